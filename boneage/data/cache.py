@@ -1,0 +1,216 @@
+"""The prepared cache: every radiograph decoded, windowed and letterboxed once, as bytes on disk.
+
+A cache is a folder of four files and all that training needs:
+
+    images.npy    (rows, size, size) uint8, memory-mapped
+    index.csv     id, row, months, male, subset, the affine map m00..m12 from source to square, the grey window
+    rejected.csv  id, reason
+    cache.json    size, settings and the fingerprint of what it was made from
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from boneage.data import sources
+from boneage.data.decode import decode_grey, read_bytes
+from boneage.data.frame import WINDOW_PERCENTILES, WINDOW_REGION, to_square
+from boneage.errors import BoneageError
+from boneage.paths import atomic, cache_root, write_csv, write_text
+
+FORMAT = 1
+MAX_REJECTED = 0.05  # share of images that may be bad before something is wrong with the whole folder
+GEOMETRY = ("m00", "m01", "m02", "m10", "m11", "m12", "low", "high", "height", "width")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """An opened cache; see the module for its files."""
+
+    folder: Path
+    images: np.ndarray  # (rows, size, size) uint8 memory map
+    index: pd.DataFrame  # one row an accepted image, `row` says where in `images`
+    info: dict  # cache.json
+
+    @property
+    def size(self) -> int:
+        return self.info["size"]
+
+    @property
+    def phantom(self) -> bool:
+        return self.info["phantom"]
+
+    def rows(self, ids) -> pd.DataFrame:
+        """The index's rows for `ids`, in their order; raises BoneageError for one that is not there."""
+        by_id = self.index.set_index("id", drop=False)
+        missing = [i for i in ids if i not in by_id.index]
+        if missing:
+            raise BoneageError(f"{len(missing)} images of the split are not in {self.folder}, such as {missing[0]}")
+        return by_id.loc[list(ids)].reset_index(drop=True)
+
+
+def open_cache(folder: str | Path) -> Cache:
+    """Raises BoneageError when the folder is no finished cache or of another format."""
+    folder = Path(folder)
+    try:
+        info = json.loads((folder / "cache.json").read_text())
+        index = pd.read_csv(folder / "index.csv", dtype={"id": str})
+        images = np.load(folder / "images.npy", mmap_mode="r")
+    except FileNotFoundError as error:
+        raise BoneageError(f"{folder} is not a finished cache; make it with `boneage data prepare DIR --size N`") from error
+    if info.get("format") != FORMAT:
+        raise BoneageError(f"{folder} has cache format {info.get('format')}, expected {FORMAT}; prepare it again")
+    if images.shape[1:] != (info["size"], info["size"]):
+        raise BoneageError(f"{folder}: images are {images.shape[1:]}, cache.json says {info['size']}; prepare it again")
+    return Cache(folder, images, index, info)
+
+
+def default_folder(source: Path, size: int) -> Path:
+    """Where `prepare` puts the cache of a folder unless told otherwise."""
+    return cache_root() / f"{Path(source).resolve().name}-{size}"
+
+
+def open_or_prepare(data: str | Path, size: int) -> Cache:
+    """A cache folder as it is, or the cache of a source folder, made on first use.
+
+    Raises
+    ------
+    BoneageError
+        When a given cache is smaller than `size`: its pixels cannot be made up.
+    """
+    if (Path(data) / "cache.json").exists():
+        cache = open_cache(data)
+        if cache.size < size:
+            raise BoneageError(f"the cache {data} holds {cache.size} px, training asks for {size} px; prepare one of {size} px or more")
+        return cache
+    return prepare(data, size)
+
+
+def fingerprint(source: sources.Source, size: int) -> str:
+    """A digest of the labels, the image files (name and bytes' count) and every setting that shapes the pixels."""
+    digest = hashlib.sha256(json.dumps([FORMAT, size, WINDOW_PERCENTILES, WINDOW_REGION, "whole frame"]).encode())
+    for row in source.table.itertuples():
+        path = row.path.partition("!")[0]
+        relative = os.path.relpath(row.path, source.root)
+        digest.update(f"{row.id},{row.months},{row.male},{row.subset},{relative},{os.path.getsize(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def prepare(root: str | Path, size: int, folder: str | Path | None = None, workers: int | None = None) -> Cache:
+    """Make (or finish, or reuse) the cache of the radiographs in `root`.
+
+    Parameters
+    ----------
+    root
+        A folder that `boneage.data.sources.find` understands.
+    size
+        Side of the square in pixels.
+    folder
+        Where to; `default_folder` unless given. A finished cache of the same fingerprint is reused, an unfinished one
+        resumed, any other refused.
+    workers
+        Threads; all cores unless given.
+
+    Raises
+    ------
+    BoneageError
+        More than 5 % bad images, another cache in the way, a full disk.
+    """
+    source = sources.find(root)
+    folder = Path(folder) if folder else default_folder(root, size)
+    mark = fingerprint(source, size)
+    if (folder / "cache.json").exists():
+        cache = open_cache(folder)
+        if cache.info["fingerprint"] != mark:
+            raise BoneageError(f"{folder} holds a cache of other images or settings; remove it or choose another folder with --out")
+        return cache
+    if len(source.table) == 0:
+        raise BoneageError(f"none of the {len(source.problems)} rows in {root} can be used: {source.problems['problem'].iloc[0]}")
+    work = _Work(folder, mark, len(source.table), size)
+    todo = np.flatnonzero(work.state == 0)
+    paths = source.table["path"].to_numpy()
+    if len(todo):
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            threads = cv2.getNumThreads()
+            cv2.setNumThreads(1)  # we already run one image a core
+            try:
+                jobs = pool.map(lambda i: work.store(i, paths[i]), todo)
+                list(tqdm(jobs, total=len(paths), initial=len(paths) - len(todo), desc=f"preparing {size} px", unit="img"))
+            finally:
+                cv2.setNumThreads(threads)
+    return work.finish(source, mark)
+
+
+class _Work:
+    """An unfinished cache: survives a kill at any moment, since an image counts only once its state is written after it."""
+
+    def __init__(self, folder: Path, mark: str, n: int, size: int):
+        self.folder, self.part, self.size = folder, folder / "unfinished", size
+        if not (self.part / "mark").exists() or (self.part / "mark").read_text() != mark:
+            shutil.rmtree(self.part, ignore_errors=True)
+            with atomic(self.part / "mark") as mark_part:
+                free = shutil.disk_usage(self.part).free
+                if free < 1.05 * n * size * size:
+                    raise BoneageError(f"{folder} needs {n * size * size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free")
+                np.lib.format.open_memmap(self.part / "images.npy", "w+", np.uint8, (n, size, size)).flush()
+                np.lib.format.open_memmap(self.part / "geometry.npy", "w+", np.float64, (n, len(GEOMETRY))).flush()
+                np.lib.format.open_memmap(self.part / "state.npy", "w+", np.uint8, (n,)).flush()
+                mark_part.write_text(mark)
+        self.images = np.load(self.part / "images.npy", mmap_mode="r+")
+        self.geometry = np.load(self.part / "geometry.npy", mmap_mode="r+")
+        self.state = np.load(self.part / "state.npy", mmap_mode="r+")  # 0 to do, 1 stored, 2 rejected
+
+    def store(self, i: int, path: str) -> None:
+        try:
+            grey = decode_grey(read_bytes(path))
+            self.images[i], matrix, window = to_square(grey, self.size)
+            self.geometry[i] = [*matrix.ravel(), *window, *grey.shape]
+            self.state[i] = 1
+        except BoneageError:
+            self.state[i] = 2
+
+    def finish(self, source: sources.Source, mark: str) -> Cache:
+        table = source.table
+        bad = np.flatnonzero(self.state == 2)
+        rejected = pd.DataFrame({"id": table["id"].iloc[bad], "reason": [_reason(table["path"].iloc[i], self.size) for i in bad]})
+        rejected = pd.concat([source.problems.rename(columns={"problem": "reason"}), rejected], ignore_index=True)
+        total = len(table) + len(source.problems)
+        write_csv(self.folder / "rejected.csv", rejected)
+        if len(rejected) > MAX_REJECTED * total:
+            raise BoneageError(
+                f"{len(rejected)} of {total} images are bad, more than {MAX_REJECTED:.0%}; see {self.folder / 'rejected.csv'}, "
+                "mend them and prepare again"
+            )
+        index = pd.concat(
+            [table[["id"]], pd.Series(np.arange(len(table)), name="row"), table[["months", "male", "subset"]],
+             pd.DataFrame(np.asarray(self.geometry), columns=list(GEOMETRY))], axis=1
+        )  # fmt: skip
+        self.images.flush()
+        with atomic(self.folder / "index.csv") as part:
+            index[self.state == 1].to_csv(part, index=False, lineterminator="\n")
+        os.replace(self.part / "images.npy", self.folder / "images.npy")
+        info = {
+            "format": FORMAT, "size": self.size, "fingerprint": mark, "source": source.root.resolve().name,
+            "images": int((self.state == 1).sum()), "rejected": len(rejected), "phantom": source.phantom,
+            "frame": "whole", "window_percentiles": WINDOW_PERCENTILES, "window_region": WINDOW_REGION,
+        }  # fmt: skip
+        write_text(self.folder / "cache.json", json.dumps(info, indent=2) + "\n")
+        shutil.rmtree(self.part)
+        return open_cache(self.folder)
+
+
+def _reason(path: str, size: int) -> str:
+    try:
+        to_square(decode_grey(read_bytes(path)), size)
+    except BoneageError as error:
+        return str(error)
+    return "could not be read when the cache was made"

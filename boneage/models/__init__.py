@@ -1,0 +1,1 @@
+"""Backbones, heads and the one function that builds a model."""

@@ -1,0 +1,57 @@
+"""Where things lie, resolved on use, and how files are written: whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from boneage.errors import BoneageError
+
+
+def outputs_root() -> Path:
+    """`$BONEAGE_OUTPUTS`, else `outputs` in the current folder."""
+    return Path(os.environ.get("BONEAGE_OUTPUTS", "outputs"))
+
+
+def cache_root() -> Path:
+    """`$BONEAGE_CACHE`, else `cache` in the current folder."""
+    return Path(os.environ.get("BONEAGE_CACHE", "cache"))
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary sibling of `path` to write to; renamed onto `path` when the block ends well, else removed.
+
+    Raises
+    ------
+    BoneageError
+        When the disk is full or the place may not be written to; `path` is then as it was.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except PermissionError as error:
+        raise BoneageError(f"no permission to write {path}; choose another folder or change its rights") from error
+    except OSError as error:
+        raise BoneageError(f"could not write {path} ({error.strerror or error}); free some space or choose another folder") from error
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text (UTF-8) atomically."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, table) -> None:
+    """Write a DataFrame as CSV without its index, atomically, with six significant digits for floats."""
+    with atomic(path) as part:
+        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")

@@ -1,0 +1,1 @@
+"""From a config and a cache to a finished run folder."""

@@ -1,0 +1,212 @@
+"""The training loop, whole: warm up the head, fine-tune through the stages, average, select on validation, export."""
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from boneage.config import TrainConfig
+from boneage.data import splits
+from boneage.data.cache import Cache, open_or_prepare
+from boneage.errors import BoneageError
+from boneage.labels import age_group
+from boneage.models.build import backbone_layers, build
+from boneage.models.predict import predict
+from boneage.models.weights import assign, load_initial
+from boneage.training import precision
+from boneage.training.batchnorm import BatchNormEstimator
+from boneage.training.feed import TrainingBatches
+from boneage.training.live import LiveLine
+from boneage.training.run_folder import Checkpoint, RunFolder
+
+WARMUP_EPOCH = 1_000_000  # numbers the head's warm-up apart from every real epoch, for its random draws
+NO_DECAY = ["bias", "gamma", "beta"]
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with every checkpoint."""
+
+    epoch: int = 0  # epochs finished
+    best_score: float = float("inf")
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+
+def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = False) -> Path:
+    """Train one model and leave a finished run folder.
+
+    Parameters
+    ----------
+    data
+        A folder of radiographs (prepared on first use) or a cache.
+    outputs
+        The run goes to `outputs/<backbone>/<name>`.
+    resume
+        Continue an unfinished run at the epoch it had reached.
+
+    Raises
+    ------
+    BoneageError
+        A finished run is there already; an unfinished one is and `resume` is false, or was started with another config.
+    """
+    folder = RunFolder(outputs / config.backbone / config.run_name)
+    folder.claim(config, resume)
+    cache = open_or_prepare(data, max(s.size for s in config.stages))
+    split = splits.split(cache.index, config.seed)
+    folder.save_split(split)
+    rows = {name: cache.rows(split["id"][split["set"] == name]) for name in ("train", "validation")}
+    months = rows["train"]["months"]
+
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    policy = precision.choose(config)
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = build(config, float(months.mean()), float(months.std()))
+        run = _Run(config, folder, cache, rows, model)
+        started = run.fine_tune(policy)
+        arrays = folder.checkpoint.best()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    final = build(config, float(months.mean()), float(months.std()), size=config.size)
+    assign(final, final.weights, arrays)
+    facts = {
+        "phantom": cache.phantom, "data": cache.info["source"], "precision": policy, "backend": keras.backend.backend(),
+        "keras": keras.__version__, "images": {k: len(v) for k, v in rows.items()},
+        "months_mean": float(months.mean()), "months_sd": float(months.std()), **started,
+    }  # fmt: skip
+    folder.finish(final, facts, lambda shipped: predict(shipped, cache, rows["validation"]["id"], config.size))
+    return folder.path
+
+
+class _Run:
+    def __init__(self, config: TrainConfig, folder: RunFolder, cache: Cache, rows: dict[str, pd.DataFrame], model: keras.Model):
+        self.config, self.folder, self.cache, self.rows, self.model = config, folder, cache, rows, model
+        self.steps = max(1, len(rows["train"]) // config.batch_size)
+        self.statistics = BatchNormEstimator(model)
+        self.sd = float(rows["train"]["months"].std())
+
+    def fine_tune(self, policy: str) -> dict:
+        """The whole of training; returns facts for the run's record."""
+        c, progress = self.config, Progress()
+        state = self.folder.checkpoint.load()
+        started = state["started"] if state else {"initial_weights": load_initial(self.model, c.backbone, c.initial_weights)}
+        if state is None:
+            self.re_estimate(WARMUP_EPOCH, c.stages[0].size)
+            self.warm_up_head()
+        self.compile()
+        if state is not None:
+            self.folder.checkpoint.restore(self.model)
+            progress = Progress(**state["progress"])
+        line = LiveLine(c, self.steps, progress.epoch)
+        while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
+            size, begin = c.stage_of(progress.epoch).size, time.perf_counter()
+            line.open(progress.epoch, size)
+            batches = TrainingBatches(self.cache, self.rows["train"], c, size, progress.epoch)
+            logs = self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[line.callback()]).history
+            stepping = time.perf_counter() - begin
+            with self.averaged(progress.epoch, size):
+                record = self.score(size)
+                if record["score"] < progress.best_score:
+                    progress.best_score, progress.best_epoch = record["score"], progress.epoch
+                    self.folder.checkpoint.save_best(self.model)
+            progress.epoch += 1
+            progress.seconds += time.perf_counter() - begin
+            record = {
+                "epoch": progress.epoch, "size": size, "learning_rate": float(np.asarray(self.model.optimizer.learning_rate)),
+                **{k: float(v[-1]) for k, v in logs.items()}, **record,
+                "seconds": time.perf_counter() - begin, "images_per_second": self.steps * c.batch_size / stepping,
+            }  # fmt: skip
+            self.folder.log(record)
+            self.folder.checkpoint.save(self.model, {"progress": vars(progress), "started": started})
+            line.close(record, progress)
+        return started | {"best_epoch": progress.best_epoch + 1, "seconds": progress.seconds, "epochs": progress.epoch}
+
+    def warm_up_head(self) -> None:
+        """A short training of the head alone, so that its random gradients do not tear up the backbone."""
+        steps = round(self.config.warmup_epochs * self.steps)
+        if steps == 0:
+            return
+        frozen = list(backbone_layers(self.model))
+        for layer in frozen:
+            layer.trainable = False
+        self._compile(keras.optimizers.Adam(self.config.warmup_learning_rate))
+        batches = TrainingBatches(self.cache, self.rows["train"], self.config, self.config.stages[0].size, WARMUP_EPOCH, steps)
+        line = LiveLine(self.config, steps, 0)
+        line.open(None, batches.size)
+        self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[line.callback()])
+        line.close(None, None)
+        for layer in frozen:
+            layer.trainable = True
+
+    def compile(self) -> None:
+        c = self.config
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, max(1, self.steps * c.epochs - c.ramp_steps), warmup_target=c.learning_rate, warmup_steps=c.ramp_steps
+        )
+        optimizer = keras.optimizers.AdamW(
+            schedule, weight_decay=c.weight_decay, global_clipnorm=c.clip_norm, use_ema=c.average > 0, ema_momentum=c.average or 0.99
+        )
+        optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
+        self._compile(optimizer)
+        optimizer.build(self.model.trainable_variables)
+
+    def _compile(self, optimizer) -> None:
+        c, losses, weights, metrics = self.config, {}, {}, {}
+        if c.head != "classification":
+            # Huber in months, scaled so that a large error of one standard deviation costs about 1.
+            losses["months"], weights["months"] = keras.losses.Huber(delta=c.huber_months), 1 / (c.huber_months * self.sd)
+            metrics["months"] = keras.metrics.MeanAbsoluteError(name="mae")
+        if c.head != "regression":
+            losses["groups"] = keras.losses.SparseCategoricalCrossentropy()
+            weights["groups"] = c.classification_weight if c.head == "joint" else 1.0
+            metrics["groups"] = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        self.model.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
+
+    def re_estimate(self, epoch: int, size: int) -> None:
+        batches = TrainingBatches(self.cache, self.rows["train"], self.config, size, epoch, self.config.batchnorm_batches)
+        self.statistics.run(batches, self.config.batchnorm_batches)
+
+    @contextmanager
+    def averaged(self, epoch: int, size: int):
+        """The model with averaged weights and BatchNorm statistics to match; afterwards it is as it was."""
+        if not self.config.average:
+            yield
+            return
+        kept = [np.array(keras.ops.convert_to_numpy(v)) for v in self.model.variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self.re_estimate(epoch, size)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.model.variables, kept, strict=True):
+                variable.assign(value)
+
+    def score(self, size: int) -> dict:
+        """Validation MAE in months, accuracy and log loss; `score`, the lower the better, is what selection goes by."""
+        table = predict(self.model, self.cache, self.rows["validation"]["id"], size, progress=False)
+        record = {}
+        if "predicted_months" in table:
+            record["val_mae"] = float((table["predicted_months"] - table["reference_months"]).abs().mean())
+        if "p_0_5" in table:
+            truth = age_group(table["reference_months"])
+            p = table.filter(like="p_").filter(regex=r"^p_\d").to_numpy()
+            record["val_accuracy"] = float((p.argmax(1) == truth).mean())
+            record["val_log_loss"] = float(-np.log(np.clip(p[np.arange(len(p)), truth], 1e-7, 1)).mean())
+        record["score"] = record.get("val_mae", record.get("val_log_loss"))
+        if not np.isfinite(record["score"]):
+            raise BoneageError(
+                f"training diverged (validation score {record['score']}); lower learning_rate, or resume with another seed. "
+                f"Config: {json.dumps(self.config.to_dict())}"
+            )
+        return record
