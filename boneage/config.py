@@ -72,7 +72,9 @@ class TrainConfig:
         if self.precision not in PRECISIONS:
             raise BoneageError(f"precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}")
         if not self.stages or any(s.size < 16 or s.epochs < 1 for s in self.stages):
-            raise BoneageError(f"stages need a size of at least 16 px and at least one epoch. Received: {self.stages!r}")
+            raise BoneageError(
+                f"stages need a size of at least 16 px and at least one epoch. Received: {self.stages!r}"
+            )
         if not 0 <= self.average < 1:
             raise BoneageError(f"average must lie in [0, 1). Received: {self.average!r}")
 
@@ -143,7 +145,9 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     try:
         return tuple(Stage(*(int(n) for n in part.split("x"))) for part in text.split(","))
     except (ValueError, TypeError, AttributeError) as error:
-        raise BoneageError(f'stages are written SIZExEPOCHS, comma between, as in "128x8,224x4". Received: {text!r}') from error
+        raise BoneageError(
+            f'stages are written SIZExEPOCHS, comma between, as in "128x8,224x4". Received: {text!r}'
+        ) from error
 
 
 def _parse(text: str):

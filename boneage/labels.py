@@ -42,7 +42,9 @@ def parse_sex(value) -> int:
         return 1
     if text in ("false", "0", "0.0", "f", "female"):
         return 0
-    raise BoneageError(f"unknown sex; expected M/F, male/female, True/False (male?) or 1/0 (male = 1). Received: {value!r}")
+    raise BoneageError(
+        f"unknown sex; expected M/F, male/female, True/False (male?) or 1/0 (male = 1). Received: {value!r}"
+    )
 
 
 def parse_months(value) -> float:

@@ -19,6 +19,28 @@ def cache_root() -> Path:
     return Path(os.environ.get("BONEAGE_CACHE", "cache"))
 
 
+def find_data() -> Path | None:
+    """The RSNA radiographs where they usually lie: `$BONEAGE_DATA`, `data` here or one folder up, on Kaggle, on Colab.
+
+    None where there are none; callers then fall back to the phantom and say so.
+    """
+    named = os.environ.get("BONEAGE_DATA")
+    if named:
+        return Path(named)
+    drive = Path("/content/drive/MyDrive")
+    for place in (
+        Path("data"),
+        Path("../data"),
+        Path("../rsna-bone-age"),
+        Path("/kaggle/input"),
+        drive / "rsna-bone-age",
+        drive / "data",
+    ):
+        for table in (*place.glob("boneage-training-dataset.csv"), *place.glob("*/boneage-training-dataset.csv")):
+            return table.parent
+    return None
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; renamed onto `path` when the block ends well, else removed.
@@ -37,7 +59,9 @@ def atomic(path: Path) -> Iterator[Path]:
     except PermissionError as error:
         raise BoneageError(f"no permission to write {path}; choose another folder or change its rights") from error
     except OSError as error:
-        raise BoneageError(f"could not write {path} ({error.strerror or error}); free some space or choose another folder") from error
+        raise BoneageError(
+            f"could not write {path} ({error.strerror or error}); free some space or choose another folder"
+        ) from error
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)

@@ -19,7 +19,7 @@ PHANTOM_NOTE = "PHANTOM: synthetic drawings, not patients"
 
 RC = {
     "figure.dpi": 100, "savefig.dpi": 150, "font.size": 11, "axes.titlesize": 12, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "figure.constrained_layout.use": True,
+    "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
     "svg.hashsalt": "boneage",
 }  # fmt: skip
 

@@ -1,45 +1,82 @@
 """One radiograph file, of any of the usual kinds, to one grey array."""
 
 import io
+import re
 import warnings
+import zlib
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boneage.errors import BoneageError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm")
 MIN_SIDE, MAX_SIDE = 16, 16_384  # pixels
 ARCHIVE_MARK = "!"  # "archive.zip!folder/1377.png" names a file inside an archive
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV weigh R, G, B
+
 Image.MAX_IMAGE_PIXELS = None  # our own limit below speaks more clearly
+# What is wrong with a file is told by its id, once; the libraries' own remarks would tear the progress bar.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
+
+_archives_lock = Lock()
+
+
+def split_archive(path: str | Path) -> tuple[str, str | None]:
+    """The file to open, and the member's name where it is an archive: `"a.zip!1.png"` -> `("a.zip", "1.png")`."""
+    found = re.fullmatch(rf"(.*?\.zip){ARCHIVE_MARK}(.*)", str(path), re.IGNORECASE | re.DOTALL)
+    return found.groups() if found else (str(path), None)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file, or of a member of a zip archive named `archive.zip!member`."""
-    archive, mark, member = str(path).partition(".zip" + ARCHIVE_MARK)
+    """The bytes of a file, or of a member of a zip archive named `archive.zip!member`; safe to call from threads.
+
+    Raises
+    ------
+    BoneageError
+        Missing, unreadable, encrypted or damaged.
+    """
+    file, member = split_archive(path)
     try:
-        if not mark:
-            return Path(path).read_bytes()
-        with ZipFile(archive + ".zip") as opened:
-            return opened.read(member)
+        if member is None:
+            return Path(file).read_bytes()
+        archive = _archive(file, Path(file).stat().st_mtime_ns)
+        with _archives_lock:  # opening and closing a member change the archive's own count of users
+            opened = archive.open(member)
+        try:
+            return opened.read()
+        finally:
+            with _archives_lock:
+                opened.close()
     except FileNotFoundError as error:
         raise BoneageError("missing image file") from error
+    except NotImplementedError as error:
+        raise BoneageError(f"the archive uses an unknown compression ({error}); unpack it first") from error
     except RuntimeError as error:  # what zipfile raises for a password
         raise BoneageError("the archive is encrypted; unpack it with its password first") from error
-    except (OSError, BadZipFile, KeyError) as error:
+    except (OSError, EOFError, BadZipFile, KeyError, zlib.error) as error:
         raise BoneageError(f"the file cannot be read ({error})") from error
 
 
+@lru_cache(maxsize=8)
+def _archive(file: str, changed: int) -> ZipFile:
+    """An opened archive, kept: reading the list of 12,611 members anew for each would cost more than decoding."""
+    return ZipFile(file)
+
+
 def decode_grey(data: bytes) -> np.ndarray:
-    """Grey pixels, bone bright as acquired.
+    """Grey pixels, bone bright as acquired, upright as the file's own orientation tag (EXIF) says.
 
     Parameters
     ----------
     data
-        The bytes of a PNG, JPEG, WebP, TIFF or DICOM file: 8 or 16 bit; grey, RGB(A), palette or CMYK.
+        The bytes of a PNG, JPEG, WebP, TIFF or DICOM file: 8 or 16 bit or float; grey, RGB(A), palette or CMYK.
 
     Returns
     -------
@@ -57,6 +94,8 @@ def decode_grey(data: bytes) -> np.ndarray:
         raise BoneageError("the file is a Git LFS pointer, not the image; run `git lfs pull`")
     if data[128:132] == b"DICM":
         return _decode_dicom(data)
+    if _truncated(data):
+        raise BoneageError("the image is truncated")
     try:
         with Image.open(io.BytesIO(data)) as header:
             mode, (width, height), frames = header.mode, header.size, getattr(header, "n_frames", 1)
@@ -64,20 +103,20 @@ def decode_grey(data: bytes) -> np.ndarray:
             if frames > 1:
                 raise BoneageError(f"expected one image, found {frames} frames")
             if mode in ("P", "PA", "CMYK", "LA", "La", "1", "YCbCr", "LAB"):  # what OpenCV gets wrong or refuses
-                return np.asarray(header.convert("RGB").convert("L"))
+                return np.asarray(ImageOps.exif_transpose(header).convert("RGB").convert("L"))
+            white_is_zero = mode.startswith("I;16") and header.format == "TIFF" and header.tag_v2.get(262) == 0
+        grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except UnidentifiedImageError as error:
-        raise BoneageError("not an image of a known kind (PNG, JPEG, WebP, TIFF, DICOM)") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, BoneageError):
-            raise
-        raise BoneageError(f"the image is damaged ({error})") from error
-    deep = mode.startswith(("I", "F"))
-    grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_GRAYSCALE)
-    if grey is None or _truncated(data):
-        raise BoneageError("the image is damaged or truncated")
-    if grey.ndim == 3:
-        grey = cv2.cvtColor(grey[..., :3], cv2.COLOR_BGR2GRAY)
-    return grey if grey.dtype in (np.uint8, np.uint16) else _to_uint16(grey)
+        kinds = "PNG, JPEG, WebP, TIFF, DICOM"
+        raise BoneageError(f"not an image of a known kind ({kinds}), or too damaged to tell") from error
+    except BoneageError:
+        raise
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+        raise BoneageError(f"the image is damaged ({_one_line(error)})") from error
+    if grey is None:
+        raise BoneageError("the image is damaged")
+    grey = grey if grey.dtype in (np.uint8, np.uint16) else _to_uint16(grey)
+    return 65535 - grey if white_is_zero else grey  # which both libraries heed in 8-bit files only
 
 
 def _truncated(data: bytes) -> bool:
@@ -95,31 +134,37 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _to_uint16(values: np.ndarray) -> np.ndarray:
+    """Stretch any numbers over 0..65535."""
     low, high = float(values.min()), float(values.max())
-    return np.zeros(values.shape, np.uint16) if high <= low else ((values - low) * (65535 / (high - low))).round().astype(np.uint16)
+    if not np.isfinite([low, high]).all():
+        raise BoneageError("the image holds pixels that are not numbers (NaN or infinite)")
+    if high <= low:
+        return np.zeros(values.shape, np.uint16)
+    return ((values - low) * (65535 / (high - low))).round().astype(np.uint16)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _decode_dicom(data: bytes) -> np.ndarray:
     import pydicom  # only where a DICOM file turns up: keeps the start of everything else fast
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dicom = pydicom.dcmread(io.BytesIO(data))
-            if "PixelData" not in dicom:
-                raise BoneageError("the DICOM file holds no pixels")
-            _check_size(int(dicom.Rows), int(dicom.Columns))
-            if int(dicom.get("NumberOfFrames") or 1) > 1:
-                raise BoneageError(f"expected one image, found a DICOM file of {dicom.NumberOfFrames} frames")
-            pixels = dicom.pixel_array
-            if pixels.ndim == 3:
-                pixels = pixels[..., :3].mean(-1)
-            else:
-                pixels = apply_voi_lut(apply_modality_lut(pixels, dicom), dicom)
+        dicom = pydicom.dcmread(io.BytesIO(data))
+        if "PixelData" not in dicom:
+            raise BoneageError("the DICOM file holds no pixels")
+        _check_size(int(dicom.Rows), int(dicom.Columns))
+        if int(dicom.get("NumberOfFrames") or 1) > 1:
+            raise BoneageError(f"expected one image, found a DICOM file of {dicom.NumberOfFrames} frames")
+        kind, pixels = dicom.PhotometricInterpretation, dicom.pixel_array
+        if kind == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, dicom)
+        pixels = pixels @ LUMINANCE if pixels.ndim == 3 else apply_voi_lut(apply_modality_lut(pixels, dicom), dicom)
     except BoneageError:
         raise
     except Exception as error:  # pydicom and its decoders raise many kinds; each means the same to us
-        raise BoneageError(f"the DICOM file cannot be decoded ({type(error).__name__}: {error})") from error
+        raise BoneageError(f"the DICOM file cannot be decoded ({type(error).__name__}: {_one_line(error)})") from error
     grey = _to_uint16(np.asarray(pixels, np.float64))
-    return 65535 - grey if dicom.get("PhotometricInterpretation") == "MONOCHROME1" else grey
+    return 65535 - grey if kind == "MONOCHROME1" else grey

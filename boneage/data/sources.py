@@ -1,6 +1,8 @@
 """Find radiographs and their labels in a folder, whichever of the public layouts it has."""
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -13,11 +15,14 @@ from boneage.errors import BoneageError
 from boneage.labels import parse_months, parse_sex
 
 # Column names of the Kaggle copy, of RSNA's own three archives and of a plain table, lower case.
-ID_COLUMNS = ("id", "image id", "case id", "path")
-MONTHS_COLUMNS = ("boneage", "bone age (months)", "ground truth bone age (months)", "reference_months")
+ID_COLUMNS = ("id", "image id", "case id")
+PATH_COLUMN = "path"
+TEST_ID, TEST_MONTHS = "case id", "ground truth bone age (months)"  # as only the official test tables say
+MONTHS_COLUMNS = ("boneage", "bone age (months)", TEST_MONTHS, "reference_months")
 SEX_COLUMNS = ("male", "sex", "gender")
+TABLES = (".csv", ".xlsx")
+TABLE_DEPTH = 3  # parts of a table's path below the root: itself and at most two folders
 PHANTOM_MARK = "PHANTOM.json"
-TABLE_DEPTH = 3  # folders below the root in which a table may lie
 
 
 @dataclass(frozen=True)
@@ -49,38 +54,43 @@ def find(root: str | Path) -> Source:
     Raises
     ------
     BoneageError
-        No such folder, no usable table, no image at all, an encrypted archive.
+        No such folder, no usable table, no image at all, an archive that is encrypted, damaged or holds archives.
     """
     root = Path(root)
     if not root.is_dir():
-        raise BoneageError(f"no folder at {root}; see docs/data.md for where the radiographs come from and how to lay them out")
-    images = _index_images(root)
+        raise BoneageError(
+            f"no folder at {root}; see docs/data.md for where the radiographs come from and how to lay them out"
+        )
+    files = [p for p in sorted(root.rglob("*")) if not p.name.startswith((".", "~$"))]  # what systems and Excel leave
+    images = _index_images(files, root)
     if not images:
-        raise BoneageError(f"no image in {root} or below; expected files named <id> with one of {', '.join(EXTENSIONS)}")
-    rows, problems = [], []
-    for path, table in _tables(root):
+        raise BoneageError(
+            f"no image in {root} or below; expected files named <id> with one of {', '.join(EXTENSIONS)}"
+        )
+    rows, problems = {}, []
+    for path, table in _tables(files, root):
         _read_rows(path, table, root, images, rows, problems)
     if not rows and not problems:
         raise BoneageError(
             f"no usable table in {root}; expected a CSV with columns id (or path), boneage and male (or sex), such as "
-            "boneage-training-dataset.csv"
+            "boneage-training-dataset.csv, not inside an archive"
         )
     return Source(
         root,
-        pd.DataFrame(rows, columns=["id", "path", "months", "male", "subset"]),
+        pd.DataFrame(list(rows.values()), columns=["id", "path", "months", "male", "subset"]),
         pd.DataFrame(problems, columns=["id", "problem"]),
         (root / PHANTOM_MARK).exists(),
     )
 
 
-def _index_images(root: Path) -> dict[str, list[str]]:
+def _index_images(files: list[Path], root: Path) -> dict[str, list[str]]:
     """Image id (file stem) -> the files that bear it."""
     found: dict[str, list[str]] = {}
-    for path in sorted(root.rglob("*")):
+    for path in files:
         suffix = path.suffix.lower()
         if suffix in EXTENSIONS:
             found.setdefault(path.stem, []).append(str(path))
-        elif suffix == ".zip":
+        elif suffix == ".zip" and path.is_file():
             try:
                 with ZipFile(path) as archive:
                     members = archive.infolist()
@@ -90,21 +100,25 @@ def _index_images(root: Path) -> dict[str, list[str]]:
                 raise BoneageError(f"{path} is encrypted; unpack it with its password into {root} first")
             for member in members:
                 name = Path(member.filename)
-                if name.suffix.lower() in EXTENSIONS and not name.name.startswith("._"):
+                if name.name.startswith("."):
+                    continue
+                if name.suffix.lower() == ".zip":
+                    raise BoneageError(f"{path} holds a further archive, {name.name}; unpack {path.name} and remove it")
+                if name.suffix.lower() in EXTENSIONS:
                     found.setdefault(name.stem, []).append(f"{path}{ARCHIVE_MARK}{member.filename}")
     return found
 
 
-def _tables(root: Path):
-    paths = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in (".csv", ".xlsx")]
-    for path in paths:
-        if len(path.relative_to(root).parts) > TABLE_DEPTH:
+def _tables(files: list[Path], root: Path) -> Iterator[tuple[Path, pd.DataFrame]]:
+    for path in files:
+        if path.suffix.lower() not in TABLES or len(path.relative_to(root).parts) > TABLE_DEPTH:
             continue
+        read = pd.read_csv if path.suffix.lower() == ".csv" else pd.read_excel
         try:
-            table = pd.read_csv(path, dtype=str) if path.suffix.lower() == ".csv" else pd.read_excel(path, dtype=str)
+            table = read(path, dtype=str, keep_default_na=False)  # an id may be "NA"
         except pd.errors.EmptyDataError as error:
             raise BoneageError(f"{path} is empty; expected columns id, boneage, male") from error
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, BadZipFile) as error:
             raise BoneageError(f"{path} is not a readable table ({error})") from error
         table.columns = [str(c).strip().lower() for c in table.columns]
         yield path, table
@@ -114,8 +128,22 @@ def _column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
     return next((c for c in table.columns if c in names), None)
 
 
-def _read_rows(path: Path, table: pd.DataFrame, root: Path, images: dict, rows: list, problems: list) -> None:
+def _subset(path: Path, root: Path, ident: str, months: str | None) -> str:
+    """By what only a test table has, else by the name nearest to the table that tells; in doubt never train on a test."""
+    if months in (None, TEST_MONTHS) or ident == TEST_ID:
+        return "test"
+    for name in reversed(path.relative_to(root).parts):
+        for subset, word in (("test", "test"), ("validation", "valid"), ("train", "train")):
+            if re.search(rf"(?<![A-Za-z]){word}|{word.capitalize()}|{word.upper()}", name):  # not "latest"
+                return subset
+    return "train"
+
+
+def _read_rows(path: Path, table: pd.DataFrame, root: Path, images: dict, rows: dict, problems: list) -> None:
+    """Add the table's rows to `rows` (by id) and what is wrong with others to `problems`."""
     ident, months, sex = (_column(table, names) for names in (ID_COLUMNS, MONTHS_COLUMNS, SEX_COLUMNS))
+    where = _column(table, (PATH_COLUMN,))
+    ident = ident or where
     if ident is None or sex is None:
         if months is not None or "dataset" in path.name:
             raise BoneageError(
@@ -125,29 +153,40 @@ def _read_rows(path: Path, table: pd.DataFrame, root: Path, images: dict, rows: 
         return  # a table about something else
     if len(table) == 0:
         raise BoneageError(f"{path} has no rows; expected one row an image")
-    name = path.name.lower()
-    subset = "test" if "test" in name or months is None else "validation" if "valid" in name else "train"
-    seen = {r["id"] for r in rows}
+    subset = _subset(path, root, ident, months)
+    seen = set()
     for record in table.to_dict("records"):
-        key = "" if pd.isna(record[ident]) else str(record[ident]).strip()
-        label = Path(key).stem if ident == "path" else key.removesuffix(".png")
+        cell = Path(str(record[ident]).strip())
+        label = cell.stem if cell.suffix.lower() in EXTENSIONS else cell.name
         try:
             if not label:
                 raise BoneageError("empty id")
-            if label in seen:
-                raise BoneageError("duplicate id")
-            seen.add(label)
             row = {"id": label, "male": parse_sex(record[sex]), "subset": subset}
             row["months"] = np.nan if months is None else parse_months(record[months])
-            row["path"] = _find_image(root, key, label, images)
-            rows.append(row)
+            row["path"] = _find_file(root / record[where].strip()) if where else _find_image(label, images)
+            if label in seen or not _completes(rows.get(label), row):
+                raise BoneageError("duplicate id")
+            rows.setdefault(label, row).update(row if months else {})
         except BoneageError as error:
             problems.append({"id": label, "problem": str(error)})
+        seen.add(label)
 
 
-def _find_image(root: Path, key: str, label: str, images: dict) -> str:
-    if (root / key).is_file():
-        return str(root / key)
+def _completes(earlier: dict | None, row: dict) -> bool:
+    """Whether a row is new, or tells of the same test image in a second table: Kaggle's without, RSNA's with the age."""
+    if earlier is None:
+        return True
+    same = all(earlier[k] == row[k] for k in ("male", "path")) and earlier["subset"] == row["subset"] == "test"
+    return same and np.isnan([earlier["months"], row["months"]]).any()
+
+
+def _find_file(path: Path) -> str:
+    if not path.is_file():
+        raise BoneageError(f"missing image: no file at {path}")
+    return str(path)
+
+
+def _find_image(label: str, images: dict) -> str:
     files = images.get(label, [])
     if not files:
         raise BoneageError(f"missing image: no file named {label} with one of {', '.join(EXTENSIONS)}")

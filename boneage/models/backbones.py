@@ -69,7 +69,7 @@ def names() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
-# EfficientNet's builder rescales inside its own graph: it wants 0..255. Dividing by 255 before it is the classic mistake.
+# EfficientNet's builder rescales inside its own graph: it wants 0..255. To divide by 255 first is the classic mistake.
 register(
     BackboneSpec(
         "EfficientNetB0", keras.applications.EfficientNetB0, 224, 1.0, 0.0, "top_activation", 32, 1280, 4_049_571,
@@ -85,8 +85,8 @@ register(
 # ResNet in Keras follows the Caffe convention: ImageNet's mean removed per channel (B, G, R), no scaling.
 register(
     BackboneSpec(
-        "ResNet101", keras.applications.ResNet101, 224, 1.0, (-103.939, -116.779, -123.68), "conv5_block3_out", 32, 2048,
-        42_658_176, "he2016resnet",
+        "ResNet101", keras.applications.ResNet101, 224, 1.0, (-103.939, -116.779, -123.68), "conv5_block3_out", 32,
+        2048, 42_658_176, "he2016resnet",
     )
 )  # fmt: skip
 register(

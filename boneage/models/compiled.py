@@ -7,7 +7,7 @@ import numpy as np
 
 
 def training_forward(model: keras.Model) -> Callable[[dict], None]:
-    """A function that runs a batch forward in training mode, so that BatchNorm statistics move and nothing else does."""
+    """A function that runs a batch forward in training mode: BatchNorm statistics move, no weight does."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -52,7 +52,10 @@ def predictor(model: keras.Model) -> Callable[[dict], dict]:
             return model.stateless_call(trainable, fixed, inputs, training=False)[0]
 
         def compiled(inputs):
-            return stateless(*[[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)], inputs)
+            return stateless(
+                *[[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)],
+                inputs,
+            )
     else:
         import torch
 
@@ -63,5 +66,69 @@ def predictor(model: keras.Model) -> Callable[[dict], dict]:
     def run(inputs):
         tensors = {k: keras.ops.convert_to_tensor(v) for k, v in inputs.items()}
         return {k: np.asarray(keras.ops.convert_to_numpy(v)) for k, v in compiled(tensors).items()}
+
+    return run
+
+
+def feature_gradients(backbone: keras.Model, head: keras.Model) -> Callable[..., tuple]:
+    """A function from inputs to features, the gradients of a score with respect to them, and outputs; compiled once.
+
+    Parameters
+    ----------
+    backbone
+        From `image` to features (B, h, w, C).
+    head
+        From features and sex to a dict of outputs, one of which is `scores` (B, n).
+
+    Returns
+    -------
+    callable
+        From `image` (B, H, W, 1), `sex` (B, 1) and a `direction` (n,) to features and gradients, both (B, h, w, C), and the
+        dict of outputs; all numpy. An image's score is `scores @ direction`. In inference mode no image sees another, so
+        the gradient of the batch's sum holds the gradient of each.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(reduce_retracing=True)
+        def compiled(image, sex, direction):
+            features = backbone(image, training=False)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(features)
+                outputs = head([features, sex], training=False)
+                score = tf.reduce_sum(outputs["scores"] * direction)
+            return features, tape.gradient(score, features), outputs
+    elif backend == "jax":
+        import jax
+
+        @jax.jit
+        def stateless(states, image, sex, direction):
+            features = backbone.stateless_call(*states[0], image, training=False)[0]
+
+            def score(features):
+                outputs = head.stateless_call(*states[1], [features, sex], training=False)[0]
+                return (outputs["scores"] * direction).sum(), outputs
+
+            gradients, outputs = jax.grad(score, has_aux=True)(features)
+            return features, gradients, outputs
+
+        def compiled(image, sex, direction):
+            kinds = [(part.trainable_variables, part.non_trainable_variables) for part in (backbone, head)]
+            return stateless([[[v.value for v in kind] for kind in part] for part in kinds], image, sex, direction)
+    else:
+        import torch
+
+        def compiled(image, sex, direction):
+            with torch.no_grad():
+                features = backbone(image, training=False)
+            features = features.detach().requires_grad_()
+            outputs = head([features, sex], training=False)
+            (gradients,) = torch.autograd.grad((outputs["scores"] * direction).sum(), features)
+            return features, gradients, outputs
+
+    def run(image, sex, direction):
+        results = compiled(*(keras.ops.convert_to_tensor(v) for v in (image, sex, direction)))
+        return keras.tree.map_structure(lambda v: np.asarray(keras.ops.convert_to_numpy(v)), results)
 
     return run

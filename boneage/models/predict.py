@@ -1,5 +1,7 @@
 """Predictions as the table that every number is recomputed from."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pandas as pd
@@ -12,22 +14,37 @@ from boneage.models.compiled import predictor
 
 
 def inputs_of(cache: Cache, rows: pd.DataFrame, size: int) -> dict[str, np.ndarray]:
-    """Model inputs for rows of a cache's index: `image` (B, size, size, 1) and `sex` (B, 1), float32, nothing augmented."""
+    """Model inputs for rows of a cache's index, float32, not augmented: `image` (B, size, size, 1), `sex` (B, 1)."""
     images = np.stack([sample(cache.images[r], size) for r in rows["row"]])
     return {"image": images[..., None].astype("float32"), "sex": rows[["male"]].to_numpy("float32")}
 
 
-def predict(model: keras.Model, cache: Cache, ids, size: int, batch_size: int = 64, progress: bool = True) -> pd.DataFrame:
+def predict(
+    model: keras.Model,
+    cache: Cache,
+    ids,
+    size: int,
+    batch_size: int = 64,
+    progress: bool = True,
+    run: Callable[[dict], dict] | None = None,
+) -> pd.DataFrame:
     """Predict the images `ids` of a cache.
+
+    Parameters
+    ----------
+    size
+        Image side in pixels.
+    run
+        The model's `predictor`, where several calls share one: making it costs a compilation.
 
     Returns
     -------
     DataFrame, one row an id
-        `id`, `male`, `reference_months` (absent when no image has one) and, by the model's heads, `predicted_months` and
-        `p_0_5` .. `p_15_20`.
+        `id`, `male`, `reference_months` (absent when no image has one) and, by the model's heads, `predicted_months`
+        and `p_0_5` .. `p_15_20`.
     """
     rows = cache.rows(ids)
-    run = predictor(model)
+    run = run or predictor(model)
     months, groups = [], []
     for start in tqdm(range(0, len(rows), batch_size), desc="predicting", unit="batch", disable=not progress):
         part = rows.iloc[start : start + batch_size]

@@ -1,6 +1,8 @@
 """Initial weights in, finished models out: small, whole, and loadable with plain `keras.saving.load_model`."""
 
 import hashlib
+import io
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from boneage.errors import BoneageError
 from boneage.models.backbones import get
-from boneage.models.build import FEATURE_MAP, HEAD_PREFIX
+from boneage.models.build import FEATURE_MAP, backbone_layers
 from boneage.paths import atomic
 
 
@@ -52,26 +54,21 @@ def load_initial(model: keras.Model, backbone: str, weights: str) -> dict:
         try:
             source.load_weights(path)
         except (ValueError, OSError, KeyError) as error:
-            raise BoneageError(f"{path} does not fit {backbone} without top: {str(error).splitlines()[0]}") from error
+            raise BoneageError(f"{path} does not fit {backbone} without top: {_first_line(error)}") from error
         said = {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    ours = [v for layer in model.layers if not layer.name.startswith(HEAD_PREFIX) and layer.name not in ("months", "groups") for v in layer.weights]
-    _transfer(model, source, ours, backbone)
-    return said
-
-
-def _transfer(model: keras.Model, source: keras.Model, ours: list, backbone: str) -> None:
     # Same builder, same order of layers; the ImageNet build of EfficientNet has one weightless Rescaling more.
-    theirs = source.weights
-    if [tuple(v.shape) for v in theirs] != [tuple(v.shape) for v in ours]:
+    ours = [v for layer in backbone_layers(model) for v in layer.weights]
+    if [tuple(v.shape) for v in source.weights] != [tuple(v.shape) for v in ours]:
         raise BoneageError(f"the weights of {backbone} do not line up with its model; was its builder changed?")
-    assign(model, ours, theirs)
+    assign(model, ours, source.weights)
+    return said
 
 
 def assign(model: keras.Model, variables, values) -> None:
     """Give variables of a model new values; use this, not `variable.assign`, for whole models.
 
-    A Normalization layer (EfficientNet has one inside) computes with constants derived from its variables when they were
-    last loaded; assigned alone, it would go on with the old ones until the model is saved and read back.
+    A Normalization layer (EfficientNet has one inside) computes with constants derived from its variables when they
+    were last loaded; assigned alone, it would go on with the old ones until the model is saved and read back.
     """
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
@@ -86,27 +83,18 @@ def save_half(model: keras.Model, path: Path) -> None:
     Only arrays of two and more dimensions are halved; biases and BatchNorm statistics stay as they are. Keras widens
     them again on loading. The model must not be compiled, or optimizer slots would be saved too.
     """
-    with atomic(Path(path)) as part:
-        full = part.with_name(part.stem + "_full.keras")
-        try:
-            model.save(full)
-            weights = part.with_suffix(".h5")
-            with zipfile.ZipFile(full) as read, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as write:
-                for name in read.namelist():
-                    if name.endswith(".weights.h5"):
-                        weights.write_bytes(read.read(name))
-                        _halve(weights)
-                        write.write(weights, name)
-                    else:
-                        write.writestr(name, read.read(name))
-        finally:
-            full.unlink(missing_ok=True)
-            part.with_suffix(".h5").unlink(missing_ok=True)
+    with atomic(Path(path)) as part, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        full = Path(folder) / "full.keras"
+        model.save(full)
+        with zipfile.ZipFile(full) as read, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as write:
+            for name in read.namelist():
+                content = read.read(name)
+                write.writestr(name, _halved(content) if name.endswith(".weights.h5") else content)
 
 
-def _halve(path: Path) -> None:
-    halved = path.with_suffix(".half.h5")
-    with h5py.File(path) as old, h5py.File(halved, "w") as new:
+def _halved(content: bytes) -> bytes:
+    result = io.BytesIO()
+    with h5py.File(io.BytesIO(content)) as old, h5py.File(result, "w") as new:
         new.attrs.update(old.attrs)
 
         def copy(name, item):
@@ -119,7 +107,7 @@ def _halve(path: Path) -> None:
                 new.require_group(name).attrs.update(item.attrs)
 
         old.visititems(copy)
-    halved.replace(path)
+    return result.getvalue()
 
 
 def load_model(path: Path) -> keras.Model:
@@ -132,7 +120,9 @@ def load_model(path: Path) -> keras.Model:
     """
     path = Path(path)
     if not path.is_file():
-        raise BoneageError(f"no model at {path}; train one with `boneage train`, or see `outputs/` for the shipped ones")
+        raise BoneageError(
+            f"no model at {path}; train one with `boneage train`, or see `outputs/` for the shipped ones"
+        )
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
@@ -140,8 +130,14 @@ def load_model(path: Path) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, HDF5, JSON and Keras each have their own way to say it
-        raise BoneageError(f"{path} is not a readable .keras model ({str(error).splitlines()[0][:200]})") from error
-    inputs = {i.name for i in model.inputs}
+        raise BoneageError(f"{path} is not a readable .keras model ({_first_line(error)})") from error
+    inputs = {i.name for i in getattr(model, "inputs", None) or ()}
     if inputs != {"image", "sex"} or FEATURE_MAP not in [layer.name for layer in model.layers]:
-        raise BoneageError(f"{path} is not a model of this project; expected inputs image and sex and a layer {FEATURE_MAP}")
+        raise BoneageError(
+            f"{path} is not a model of this project; expected inputs image and sex and a layer {FEATURE_MAP}"
+        )
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0][:200]

@@ -1,4 +1,4 @@
-"""Re-estimate BatchNorm statistics: after a warm start they belong to other images, after weight averaging to other weights."""
+"""Re-estimate BatchNorm statistics: a warm start's belong to other images, averaged weights have none of their own."""
 
 import keras
 
@@ -21,7 +21,7 @@ class BatchNormEstimator:
         self.forward = training_forward(model)
 
     def run(self, batches, count: int) -> None:
-        """Use the first `count` of `batches` (a PyDataset of `boneage.training.feed`); the gradient step's momentum is untouched."""
+        """Use the first `count` of `batches`, a PyDataset; the momentum of the gradient steps stays what it was."""
         if not self.layers or count == 0:
             return
         kept = [(layer.momentum, layer.trainable) for layer in self.layers]

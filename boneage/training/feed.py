@@ -24,32 +24,37 @@ class TrainingBatches(keras.utils.PyDataset):
     epoch
         Number of the epoch, counted from 0.
     steps
-        Batches to give; None: as many whole ones as there are.
+        Batches to give; None: as many whole ones as there are. More than those are taken from further passes over the
+        images, each with an order and augmentation of its own.
 
-    Each item is `({"image": (B, size, size, 1), "sex": (B, 1)}, targets)`, float32; targets holds `months` (B, 1) and, or, `groups` (B,) int.
+    Each item is `({"image": (B, size, size, 1), "sex": (B, 1)}, targets)`, float32; targets holds `months` (B, 1) and,
+    or, `groups` (B,) int.
     """
 
-    def __init__(self, cache: Cache, rows: pd.DataFrame, config: TrainConfig, size: int, epoch: int, steps: int | None = None):
+    def __init__(
+        self, cache: Cache, rows: pd.DataFrame, config: TrainConfig, size: int, epoch: int, steps: int | None = None
+    ):
         super().__init__(workers=config.workers, use_multiprocessing=False, max_queue_size=4 * config.workers)
         self.cache, self.config, self.size, self.epoch = cache, config, size, epoch
         self.where = rows["row"].to_numpy()
         self.months = rows["months"].to_numpy("float32")
         self.male = rows["male"].to_numpy("float32")
-        order = np.random.default_rng([config.seed, epoch]).permutation(len(rows))
-        whole = max(1, len(rows) // config.batch_size)
-        self.steps = whole if steps is None else min(steps, whole)
-        self.order = order[: self.steps * config.batch_size]
+        self.whole = max(1, len(rows) // config.batch_size)
+        self.steps = self.whole if steps is None else steps
+        passes = range(-(-self.steps // self.whole))
+        self.orders = [np.random.default_rng([config.seed, epoch + k]).permutation(len(rows)) for k in passes]
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int):
-        chosen = self.order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
+        k, start = step // self.whole, step % self.whole * self.config.batch_size
+        chosen = self.orders[k][start : start + self.config.batch_size]
         images = [
             augmented(
                 self.cache.images[self.where[i]],
                 self.size,
-                np.random.default_rng([self.config.seed, self.epoch, int(i)]),
+                np.random.default_rng([self.config.seed, self.epoch + k, int(i)]),
                 self.config.augmentation,
             )
             for i in chosen

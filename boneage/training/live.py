@@ -59,7 +59,13 @@ class LiveLine:
         if "val_accuracy" in record:
             parts.append(f"accuracy {record['val_accuracy']:.1%}")
         parts.append(f"{record['images_per_second']:.0f} images/s")
-        parts.append("best so far" if progress.best_epoch + 1 == record["epoch"] else f"best was epoch {progress.best_epoch + 1}")
+        parts.append(
+            "best so far" if progress.best_epoch + 1 == record["epoch"] else f"best was epoch {progress.best_epoch + 1}"
+        )
         if left:
             parts.append(f"about {_clock(left)} left")
-        print(f"{c.backbone} {c.run_name}: epoch {record['epoch']}/{c.epochs} at {record['size']} px: " + ", ".join(parts), flush=True)
+        print(
+            f"{c.backbone} {c.run_name}: epoch {record['epoch']}/{c.epochs} at {record['size']} px: "
+            + ", ".join(parts),
+            flush=True,
+        )

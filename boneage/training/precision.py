@@ -13,13 +13,15 @@ GAIN = 1.2  # bfloat16 must be this much faster to be worth its rounding
 
 
 def choose(config: TrainConfig) -> str:
-    """The dtype policy to train under: `config.precision`, or for "auto" the faster one on this machine for this backbone."""
+    """The dtype policy to train under: `config.precision`, or for "auto" the faster one on this machine."""
     if config.precision != "auto":
         return config.precision
     backbone = get(config.backbone).builder(include_top=False, weights=None, input_shape=(64, 64, 3))
     kinds = (layers.DepthwiseConv2D, layers.SeparableConv2D)
     depthwise = any(isinstance(layer, kinds) for layer in backbone.layers)
-    return "mixed_bfloat16" if _seconds("float32", depthwise) > GAIN * _seconds("mixed_bfloat16", depthwise) else "float32"
+    return (
+        "mixed_bfloat16" if _seconds("float32", depthwise) > GAIN * _seconds("mixed_bfloat16", depthwise) else "float32"
+    )
 
 
 def _seconds(policy: str, depthwise: bool) -> float:
@@ -28,7 +30,9 @@ def _seconds(policy: str, depthwise: bool) -> float:
     def convolution(filters, size):
         return layers.Conv2D(filters, size, padding="same", use_bias=False, dtype=policy)
 
-    spatial = layers.DepthwiseConv2D(3, padding="same", use_bias=False, dtype=policy) if depthwise else convolution(96, 3)
+    spatial = (
+        layers.DepthwiseConv2D(3, padding="same", use_bias=False, dtype=policy) if depthwise else convolution(96, 3)
+    )
     model = keras.Sequential([keras.Input((32, 32, 32))])
     for layer in (convolution(192 if depthwise else 96, 1), spatial, convolution(32, 1)):
         model.add(layer)

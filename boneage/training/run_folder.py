@@ -1,9 +1,9 @@
 """The run folder: what a run leaves, and its checkpoint while it is under way.
 
-    outputs/<Backbone>/<name>/
-        config.json  split.csv  history.csv  history.pkl  predictions_validation.csv  run.json  model.keras
-        checkpoint/   only while unfinished
-        logs/         TensorBoard
+outputs/<Backbone>/<name>/
+    config.json  split.csv  history.csv  history.pkl  predictions_validation.csv  run.json  model.keras
+    checkpoint/   only while unfinished
+    logs/         TensorBoard
 """
 
 import json
@@ -24,7 +24,7 @@ from boneage.paths import atomic, write_csv, write_text
 
 
 class Checkpoint:
-    """All that a killed run needs to go on as if nothing had happened: every variable of model and optimizer, in full precision."""
+    """All that a killed run needs to go on as if nothing had happened: every variable of model and optimizer."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -77,12 +77,18 @@ class RunFolder:
     def claim(self, config: TrainConfig, resume: bool) -> None:
         """Take the folder for a run of `config`; see `boneage.training.train.train` for what is refused."""
         if self.finished:
-            raise BoneageError(f"{self.path} holds a finished run; give this one another name (--set name=...) or move that one away")
+            raise BoneageError(
+                f"{self.path} holds a finished run; give this one another name (--set name=...) or move that one away"
+            )
         if (self.path / "config.json").exists():
             if self.checkpoint.load() is not None and not resume:
-                raise BoneageError(f"{self.path} holds an unfinished run; continue it with --resume, or remove the folder to start over")
+                raise BoneageError(
+                    f"{self.path} holds an unfinished run; continue it with --resume, or remove it and start over"
+                )
             if resume and TrainConfig.load(self.path / "config.json") != config:
-                raise BoneageError(f"the unfinished run in {self.path} has another config; give its own, or remove the folder to start over")
+                raise BoneageError(
+                    f"the unfinished run in {self.path} has another config; give its own, or remove it and start over"
+                )
         elif resume:
             raise BoneageError(f"nothing to resume in {self.path}")
         config.save(self.path / "config.json")

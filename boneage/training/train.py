@@ -1,6 +1,5 @@
 """The training loop, whole: warm up the head, fine-tune through the stages, average, select on validation, export."""
 
-import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,18 +13,33 @@ from boneage.config import TrainConfig
 from boneage.data import splits
 from boneage.data.cache import Cache, open_or_prepare
 from boneage.errors import BoneageError
-from boneage.labels import age_group
+from boneage.labels import GROUP_COLUMNS, age_group
 from boneage.models.build import backbone_layers, build
+from boneage.models.compiled import predictor
 from boneage.models.predict import predict
 from boneage.models.weights import assign, load_initial
 from boneage.training import precision
 from boneage.training.batchnorm import BatchNormEstimator
 from boneage.training.feed import TrainingBatches
 from boneage.training.live import LiveLine
-from boneage.training.run_folder import Checkpoint, RunFolder
+from boneage.training.run_folder import RunFolder
 
 WARMUP_EPOCH = 1_000_000  # numbers the head's warm-up apart from every real epoch, for its random draws
 NO_DECAY = ["bias", "gamma", "beta"]
+
+
+class AveragedAdamW(keras.optimizers.AdamW):
+    """AdamW whose weight average is looked at and not trained on.
+
+    Keras itself puts the average into the model at the end of every `fit`, here after every epoch.
+    """
+
+    def finalize_variable_values(self, var_list):
+        """What `fit` calls at its end; nothing, so that the next epoch goes on from the raw weights."""
+
+    def put_average(self, var_list):
+        """Replace the variables by their averages."""
+        super().finalize_variable_values(var_list)
 
 
 @dataclass
@@ -68,12 +82,14 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    policy = precision.choose(config)
+    state = folder.checkpoint.load()
+    # "auto" goes by timings: a resumed run keeps what its first part found.
+    policy = (state and state["started"].get("precision")) or precision.choose(config)
     keras.config.set_dtype_policy(policy)
     try:
         model = build(config, float(months.mean()), float(months.std()))
         run = _Run(config, folder, cache, rows, model)
-        started = run.fine_tune(policy)
+        started = run.fine_tune(policy, state)
         arrays = folder.checkpoint.best()
     finally:
         keras.config.set_dtype_policy("float32")
@@ -90,24 +106,27 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, folder: RunFolder, cache: Cache, rows: dict[str, pd.DataFrame], model: keras.Model):
+    def __init__(
+        self, config: TrainConfig, folder: RunFolder, cache: Cache, rows: dict[str, pd.DataFrame], model: keras.Model
+    ):
         self.config, self.folder, self.cache, self.rows, self.model = config, folder, cache, rows, model
         self.steps = max(1, len(rows["train"]) // config.batch_size)
-        self.statistics = BatchNormEstimator(model)
+        self.statistics, self.predictor = BatchNormEstimator(model), predictor(model)
         self.sd = float(rows["train"]["months"].std())
 
-    def fine_tune(self, policy: str) -> dict:
-        """The whole of training; returns facts for the run's record."""
-        c, progress = self.config, Progress()
-        state = self.folder.checkpoint.load()
-        started = state["started"] if state else {"initial_weights": load_initial(self.model, c.backbone, c.initial_weights)}
+    def fine_tune(self, policy: str, state: dict | None) -> dict:
+        """The whole of training, from the checkpoint's `state` where there is one; returns facts for `run.json`."""
+        c = self.config
         if state is None:
+            loaded = load_initial(self.model, c.backbone, c.initial_weights)
+            progress, started = Progress(), {"initial_weights": loaded, "precision": policy}
             self.re_estimate(WARMUP_EPOCH, c.stages[0].size)
             self.warm_up_head()
-        self.compile()
-        if state is not None:
+            self.compile()
+        else:
+            progress, started = Progress(**state["progress"]), state["started"]
+            self.compile()
             self.folder.checkpoint.restore(self.model)
-            progress = Progress(**state["progress"])
         line = LiveLine(c, self.steps, progress.epoch)
         while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
             size, begin = c.stage_of(progress.epoch).size, time.perf_counter()
@@ -123,7 +142,8 @@ class _Run:
             progress.epoch += 1
             progress.seconds += time.perf_counter() - begin
             record = {
-                "epoch": progress.epoch, "size": size, "learning_rate": float(np.asarray(self.model.optimizer.learning_rate)),
+                "epoch": progress.epoch, "size": size,
+                "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
                 **{k: float(v[-1]) for k, v in logs.items()}, **record,
                 "seconds": time.perf_counter() - begin, "images_per_second": self.steps * c.batch_size / stepping,
             }  # fmt: skip
@@ -141,7 +161,9 @@ class _Run:
         for layer in frozen:
             layer.trainable = False
         self._compile(keras.optimizers.Adam(self.config.warmup_learning_rate))
-        batches = TrainingBatches(self.cache, self.rows["train"], self.config, self.config.stages[0].size, WARMUP_EPOCH, steps)
+        batches = TrainingBatches(
+            self.cache, self.rows["train"], self.config, self.config.stages[0].size, WARMUP_EPOCH, steps
+        )
         line = LiveLine(self.config, steps, 0)
         line.open(None, batches.size)
         self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[line.callback()])
@@ -151,11 +173,17 @@ class _Run:
 
     def compile(self) -> None:
         c = self.config
+        total = self.steps * c.epochs
+        ramp = max(1, min(c.ramp_steps, total // 10))  # a short run must not end before it is up to speed
         schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, self.steps * c.epochs - c.ramp_steps), warmup_target=c.learning_rate, warmup_steps=c.ramp_steps
+            0.0, max(1, total - ramp), warmup_target=c.learning_rate, warmup_steps=ramp
         )
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=c.weight_decay, global_clipnorm=c.clip_norm, use_ema=c.average > 0, ema_momentum=c.average or 0.99
+        optimizer = AveragedAdamW(
+            schedule,
+            weight_decay=c.weight_decay,
+            global_clipnorm=c.clip_norm,
+            use_ema=c.average > 0,
+            ema_momentum=c.average or 0.99,
         )
         optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
         self._compile(optimizer)
@@ -165,7 +193,8 @@ class _Run:
         c, losses, weights, metrics = self.config, {}, {}, {}
         if c.head != "classification":
             # Huber in months, scaled so that a large error of one standard deviation costs about 1.
-            losses["months"], weights["months"] = keras.losses.Huber(delta=c.huber_months), 1 / (c.huber_months * self.sd)
+            losses["months"] = keras.losses.Huber(delta=c.huber_months)
+            weights["months"] = 1 / (c.huber_months * self.sd)
             metrics["months"] = keras.metrics.MeanAbsoluteError(name="mae")
         if c.head != "regression":
             losses["groups"] = keras.losses.SparseCategoricalCrossentropy()
@@ -174,7 +203,9 @@ class _Run:
         self.model.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
 
     def re_estimate(self, epoch: int, size: int) -> None:
-        batches = TrainingBatches(self.cache, self.rows["train"], self.config, size, epoch, self.config.batchnorm_batches)
+        batches = TrainingBatches(
+            self.cache, self.rows["train"], self.config, size, epoch, self.config.batchnorm_batches
+        )
         self.statistics.run(batches, self.config.batchnorm_batches)
 
     @contextmanager
@@ -184,7 +215,7 @@ class _Run:
             yield
             return
         kept = [np.array(keras.ops.convert_to_numpy(v)) for v in self.model.variables]
-        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self.model.optimizer.put_average(self.model.trainable_variables)
         self.re_estimate(epoch, size)
         try:
             yield
@@ -194,19 +225,19 @@ class _Run:
 
     def score(self, size: int) -> dict:
         """Validation MAE in months, accuracy and log loss; `score`, the lower the better, is what selection goes by."""
-        table = predict(self.model, self.cache, self.rows["validation"]["id"], size, progress=False)
+        table = predict(self.model, self.cache, self.rows["validation"]["id"], size, progress=False, run=self.predictor)
         record = {}
         if "predicted_months" in table:
             record["val_mae"] = float((table["predicted_months"] - table["reference_months"]).abs().mean())
-        if "p_0_5" in table:
+        if GROUP_COLUMNS[0] in table:
             truth = age_group(table["reference_months"])
-            p = table.filter(like="p_").filter(regex=r"^p_\d").to_numpy()
+            p = table[list(GROUP_COLUMNS)].to_numpy()
             record["val_accuracy"] = float((p.argmax(1) == truth).mean())
             record["val_log_loss"] = float(-np.log(np.clip(p[np.arange(len(p)), truth], 1e-7, 1)).mean())
         record["score"] = record.get("val_mae", record.get("val_log_loss"))
         if not np.isfinite(record["score"]):
             raise BoneageError(
-                f"training diverged (validation score {record['score']}); lower learning_rate, or resume with another seed. "
-                f"Config: {json.dumps(self.config.to_dict())}"
+                f"training diverged (validation score {record['score']} at learning_rate {self.config.learning_rate}); "
+                "start a new run with a lower one (--set learning_rate=... --set name=...)"
             )
         return record

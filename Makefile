@@ -1,0 +1,54 @@
+# `make run` is the whole job on the phantom, `make run DATA=/path/to/rsna-bone-age` on real radiographs.
+# `make test` proves the code. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+DATA   ?=
+OUT    ?= $(if $(DATA),outputs/local,outputs/phantom)
+
+.PHONY: help run test test-backends bench notebooks report clean
+
+help:            ## this list
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Boneage needs Python 3.11 or newer; say which with make PYTHON=..."'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+run: $(VENV)/installed   ## set up and run the main job (DATA=... for real radiographs, OUT=... for where to)
+	$(PY) -m boneage campaign $(if $(DATA),real --data "$(DATA)",phantom) --outputs "$(OUT)"
+
+test: $(VENV)/installed-dev   ## tests, lint, floors and the notebooks on a tiny phantom
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(PY) -m boneage report --check
+	$(PY) -m pytest
+
+test-backends: $(VENV)/installed-dev   ## the same code on JAX and PyTorch
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-backends.txt
+	KERAS_BACKEND=jax $(PY) -m pytest $(BACKEND_TESTS)
+	KERAS_BACKEND=torch $(PY) -m pytest $(BACKEND_TESTS)
+
+BACKEND_TESTS = tests/test_build.py tests/test_weights.py tests/test_compiled.py tests/test_training.py tests/test_evaluate.py tests/test_explain.py
+
+bench: $(VENV)/installed-dev   ## speed and memory, as ratios, into benchmarks/results
+	$(PY) -m benchmarks
+
+notebooks: $(VENV)/installed-dev   ## execute the notebooks in place (DATA=... for real radiographs)
+	$(PY) notebooks/execute.py $(if $(DATA),--data "$(DATA)")
+
+report: $(VENV)/installed   ## render README's tables, figures and the HTML report from outputs/
+	$(PY) -m boneage compare $(if $(DATA),--data "$(DATA)")
+	$(PY) -m boneage report
+
+clean:           ## remove caches and phantom runs; shipped outputs stay
+	rm -rf cache build outputs/phantom .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Predictions to numbers: metrics with their uncertainty, the evaluation of a run, its model card."""

@@ -1,0 +1,1 @@
+"""Tables, figures and the report over all runs: everything shown is drawn from files in `outputs/`."""

@@ -1,0 +1,173 @@
+"""Tables over all runs. Numbers come from the runs' prediction files, by `boneage.evaluation.metrics`."""
+
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from boneage.config import format_stages
+from boneage.data import splits
+from boneage.evaluation import metrics
+from boneage.labels import GROUPS, SEX_NAMES
+from boneage.models import backbones
+from boneage.report.runs import REPORTED_ON, SELECTED_ON, Run, best
+
+COMPARED = ("mae", "accuracy", "binned_accuracy")
+NOTHING = "–"
+
+
+def comparison(runs: list[Run]) -> pd.DataFrame:
+    """One row a run, all of it numbers or names.
+
+    Returns
+    -------
+    DataFrame
+        `run`, `backbone`, `head`, `size` (px), `data`, `phantom`, `images` (of the holdout), for each of `COMPARED` the
+        value and its 95 % interval `_low`, `_high` (NaN where the head is missing), `validation_mae`, `selected` (the best by
+        validation), `parameters`, `epochs`, `best_epoch`, `seconds_per_epoch` (median), `initial_weights`.
+    """
+    chosen, rows = best(runs), []
+    for run in runs:
+        found = run.summary.reindex(COMPARED)
+        scores = {}
+        for name in COMPARED:
+            scores |= {name: found.value[name], f"{name}_low": found.low[name], f"{name}_high": found.high[name]}
+        rows.append(
+            {
+                "run": run.label, "backbone": run.backbone, "head": run.config.head, "size": run.config.size, "data": run.facts["data"],
+                "phantom": run.phantom, "images": len(run.holdout), **scores,
+                "validation_mae": metrics.summarise(run.validation, resamples=0).set_index("metric").value.get("mae", np.nan),
+                "selected": run is chosen, "parameters": run.facts["parameters"], "epochs": run.facts["epochs"],
+                "best_epoch": run.facts["best_epoch"], "seconds_per_epoch": run.history["seconds"].median(),
+                "initial_weights": run.facts["initial_weights"]["name"],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def differences(runs: list[Run]) -> pd.DataFrame:
+    """Each run less the one selected on validation, on the same holdout images, with paired-bootstrap intervals.
+
+    Returns
+    -------
+    DataFrame
+        `run`, `less` (the selected run), `metric`, `value`, `low`, `high`, `n`; runs that share neither images nor a head with the
+        selected one are left out.
+    """
+    chosen, rows = best(runs), []
+    for run in runs:
+        alike = set(run.holdout["id"]) == set(chosen.holdout["id"]) and run.facts["data"] == chosen.facts["data"]
+        if run is chosen or not alike or not (run.has_months and chosen.has_months or run.has_groups and chosen.has_groups):
+            continue
+        found = metrics.paired_difference(run.holdout, chosen.holdout)
+        n = found.pop("n")
+        rows += [{"run": run.label, "less": chosen.label, "metric": m, **v, "n": n} for m, v in found.items()]
+    return pd.DataFrame(rows, columns=["run", "less", "metric", "value", "low", "high", "n"])
+
+
+def published() -> pd.DataFrame:
+    """What earlier work reports on this holdout: `model`, `accuracy_percent`, `accuracy_images`, `mae_months`, `mae_images`, `note`."""
+    with files("boneage.report").joinpath("published.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def interval(value: float, low: float, high: float, digits: int, sign: str = "") -> str:
+    """`"8.13 [7.90, 8.36]"`; a dash for what is not there."""
+    if np.isnan(value):
+        return NOTHING
+    text = f"{value:{sign}.{digits}f}"
+    return (text if np.isnan(low) else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]").replace("-", "−")
+
+
+def _scored(found: pd.DataFrame, name: str) -> str:
+    if name not in found.index:
+        return NOTHING
+    return interval(*found.loc[name, ["value", "low", "high"]].astype(float), metrics.METRICS[name].digits)
+
+
+def results(runs: list[Run]) -> pd.DataFrame:
+    """README's main table, as text: every run on its holdout and, where that is RSNA's, what earlier work reports on it.
+
+    Accuracy is the classification head's; of a run that has none, that of its months sorted into the age groups, and says so.
+    """
+    rsna = any(r.on_rsna_holdout for r in runs)
+    earlier_ids = splits.earlier_accuracy_ids() if rsna else []
+    shared = f"Accuracy on {len(earlier_ids):,} of them, %"
+    rows = []
+    for run in runs:
+        name, mark = ("accuracy", "") if run.has_groups else ("binned_accuracy", " (binned)")
+        scored = lambda found, name=name, mark=mark: _scored(found, name) + mark  # noqa: E731
+        row = {
+            "Model": f"**{run.label}**" if run is best(runs) else run.label, "Image side, px": str(run.config.size),
+            "Images": f"{len(run.holdout):,}", metrics.METRICS["mae"].label: _scored(run.summary, "mae"),
+            "Accuracy, 4 age groups, %": scored(run.summary),
+        }  # fmt: skip
+        if rsna:
+            part = run.holdout[run.holdout["id"].isin(earlier_ids)] if run.on_rsna_holdout else run.holdout[:0]
+            row[shared] = scored(metrics.summarise(part).set_index("metric")) if len(part) else NOTHING
+        rows.append((run.backbone, row))
+    if rsna:
+        for p in published().itertuples():
+            row = {
+                "Model": f"*{p.model}, {p.note}*", "Image side, px": NOTHING, "Images": f"{p.mae_images:,}",
+                metrics.METRICS["mae"].label: f"{p.mae_months:.2f}", "Accuracy, 4 age groups, %": NOTHING,
+                shared: f"{p.accuracy_percent:.1f}",
+            }  # fmt: skip
+            rows.append((p.model, row))
+    order = {name: i for i, name in enumerate(backbones.names())}
+    return pd.DataFrame([row for _, row in sorted(rows, key=lambda r: order.get(r[0], len(order)))])
+
+
+def by_group(run: Run) -> pd.DataFrame:
+    """MAE (of a classifier: accuracy) by age group and sex, as text with intervals and numbers of images."""
+    metric = "mae" if run.has_months else "accuracy"
+    table = run.groups[run.groups["metric"] == metric].set_index(["age_group", "sex"])
+
+    def cell(group: str, sex: str) -> str:
+        everyone = group == sex == metrics.EVERYONE
+        row = run.summary.loc[metric] if everyone else table.loc[(group, sex)]
+        return f"{interval(row['value'], row['low'], row['high'], metrics.METRICS[metric].digits)}, n = {int(row['n']):,}"
+
+    sexes = (*SEX_NAMES, metrics.EVERYONE)
+    return pd.DataFrame([{"Age group, years": g} | {s: cell(g, s) for s in sexes} for g in (*GROUPS, metrics.EVERYONE)])
+
+
+def summary(run: Run) -> pd.DataFrame:
+    """Every metric of a run with its interval, as text."""
+    return pd.DataFrame([{"Metric": metrics.METRICS[m].label, "Value [95 % interval]": _scored(run.summary, m)} for m in run.summary.index])
+
+
+def shown_differences(runs: list[Run]) -> pd.DataFrame:
+    """`differences` as text, one row a run."""
+    table, rows = differences(runs), []
+    for name, part in table.groupby("run", sort=False):
+        row = {"Run": name, "Less": part["less"].iloc[0]}
+        for r in part.itertuples():
+            row[metrics.METRICS[r.metric].label] = interval(r.value, r.low, r.high, metrics.METRICS[r.metric].digits, "+")
+        rows.append(row)
+    return pd.DataFrame(rows).fillna(NOTHING)
+
+
+def provenance(runs: list[Run]) -> pd.DataFrame:
+    """Which data, which images, from which weights, at what cost, as text."""
+    rows = []
+    for run in runs:
+        f = run.facts
+        weights, images = f["initial_weights"], f["images"] | {REPORTED_ON: len(run.holdout)}
+        rows.append(
+            {
+                "Run": run.label, "Data": f["data"] + (" (PHANTOM)" if run.phantom else ""),
+                "Images " + " / ".join(("train", SELECTED_ON, REPORTED_ON)): " / ".join(f"{images[s]:,}" for s in ("train", SELECTED_ON, REPORTED_ON)),
+                "Initial weights": weights["name"] + (f" (sha256 {weights['sha256'][:12]})" if "sha256" in weights else ""),
+                "Stages, px x epochs": format_stages(run.config.stages).replace(",", ", "),
+                "Best epoch": f"{f['best_epoch']} of {f['epochs']}", "Median epoch, s": f"{run.history['seconds'].median():,.0f}",
+                "Parameters": f"{f['parameters']:,}", "Backend": f"{f['backend']}, {f['precision']}",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table of text as GitHub Markdown."""
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
