@@ -47,8 +47,7 @@ notebooks: $(VENV)/installed-dev   ## execute the notebooks in place (DATA=... f
 	$(PY) notebooks/execute.py $(if $(DATA),--data "$(DATA)")
 
 report: $(VENV)/installed   ## render README's tables, figures and the HTML report from outputs/
-	$(PY) -m boneage compare $(if $(DATA),--data "$(DATA)")
-	$(PY) -m boneage report
+	$(PY) -m boneage report $(if $(DATA),--data "$(DATA)")
 
 clean:           ## remove caches and phantom runs; shipped outputs stay
 	rm -rf cache build outputs/phantom .pytest_cache .ruff_cache

@@ -2,4 +2,5 @@
 
 from boneage.cli import main
 
-main()
+if __name__ == "__main__":  # a campaign's child processes import this module again
+    main()

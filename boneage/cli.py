@@ -163,6 +163,35 @@ def evaluate(runs, data, force):
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_data(required=False)
+@click.option("--id", "ids", multiple=True, help="An image of the data; may be repeated.  [default: by a fixed rule]")
+@click.option("--set", "set_name", default="holdout", show_default=True, help="Set to choose images from.")
+@click.option("--count", type=click.IntRange(1, 12), default=6, show_default=True, help="How many to choose.")
+@click.option(
+    "--images", "files", multiple=True, type=click.Path(path_type=Path), help="A radiograph file; may be repeated."
+)
+@click.option("--sex", help="M or F: sex of the radiograph files.")
+@click.option("--target", default="older", show_default=True, help="older, younger, 0-5, 5-10, 10-15 or 15-20.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("gradcam.png"), show_default=True)
+def explain(runs, data, ids, set_name, count, files, sex, target, out):
+    """Grad-CAM of the same hands through RUNS: a figure, and a table beside it.
+
+    The hands come from --data, or are files given with --images and --sex.
+    """
+    from boneage.explain import explain as job
+    from boneage.labels import parse_sex
+
+    if bool(data) == bool(files):
+        raise BoneageError("say which hands: either --data DIR, or --images FILE with --sex")
+    if files:
+        job.explain_files(list(runs), list(files), parse_sex(sex), out, target)
+    else:
+        job.explain(list(runs), data, out, list(ids) or None, set_name, target, count)
+    click.echo(f"figure: {out}, table: {out.with_suffix('.csv')}")
+
+
+@cli.command()
 @_outputs
 @_images
 @_data(required=False)
@@ -175,17 +204,22 @@ def compare(outputs, images, data):
 
 @cli.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when anything shown is stale.")
-@click.option("--readme", type=click.Path(path_type=Path), default=Path("README.md"), show_default=True)
+@click.option(
+    "--readme", type=click.Path(path_type=Path), help="Its tables are filled too.  [default: README.md for `outputs`]"
+)
 @_outputs
 @_images
-def report(check, readme, outputs, images):
-    """Render README's tables and the HTML report from what is in OUTPUTS."""
+@_data(required=False)
+def report(check, readme, outputs, images, data):
+    """Bring tables, figures, README's blocks and the HTML report up to date with OUTPUTS."""
+    from boneage.report.readme import PAGE
     from boneage.report.readme import report as run
 
-    stale = run(outputs, _images_folder(images, outputs), readme, check)
+    readme = readme or (Path("README.md") if outputs == Path("outputs") else None)
+    stale = run(outputs, _images_folder(images, outputs), readme, check, data)
     if check and stale:
-        _stop("stale, render with `boneage compare` and `boneage report`: " + ", ".join(stale), 1)
-    click.echo("everything shown is up to date" if check else f"report: {outputs / 'report.html'}")
+        _stop("stale, render with `boneage report`: " + ", ".join(stale), 1)
+    click.echo("everything shown is up to date" if check else f"report: {(outputs / PAGE).resolve()}")
 
 
 @cli.command()
@@ -197,8 +231,8 @@ def campaign(name, data, outputs, images):
     """The whole job: run the campaign NAME (`phantom`, `real` or a TOML file), explain, compare, report."""
     from boneage import sweeps
     from boneage.explain.explain import explain as explain_runs
-    from boneage.report.compare import compare as compare_runs
-    from boneage.report.html import render
+    from boneage.report.readme import PAGE
+    from boneage.report.readme import report as report_runs
 
     plan = sweeps.load(name)
     folder = plan.data(data)
@@ -207,5 +241,5 @@ def campaign(name, data, outputs, images):
     images = _images_folder(images, outputs)
     runs = sweeps.run(plan, folder, outputs)
     explain_runs(runs, folder, out=images / "gradcam.png")
-    compare_runs(outputs, images, folder)
-    click.echo(f"report: {render(outputs, images, outputs / 'report.html').resolve()}")
+    report_runs(outputs, images, data=folder)
+    click.echo(f"report: {(outputs / PAGE).resolve()}")

@@ -75,6 +75,10 @@ class TrainConfig:
             raise BoneageError(
                 f"stages need a size of at least 16 px and at least one epoch. Received: {self.stages!r}"
             )
+        if min(self.batch_size, self.patience) < 1:
+            raise BoneageError(
+                f"batch_size and patience must be at least 1. Received: {self.batch_size!r} and {self.patience!r}"
+            )
         if not 0 <= self.average < 1:
             raise BoneageError(f"average must lie in [0, 1). Received: {self.average!r}")
 
@@ -159,6 +163,8 @@ def _parse(text: str):
 
 def _build(cls, values: dict, where: str):
     fields = {f.name: f for f in dataclasses.fields(cls)}
+    if not isinstance(values, dict):
+        raise BoneageError(f"{where} takes keys and values. Received: {values!r}")
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise BoneageError(f"unknown {where} key {', '.join(unknown)}; known keys: {', '.join(fields)}")

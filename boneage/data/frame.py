@@ -66,7 +66,9 @@ def intensity_window(grey: np.ndarray, inside: np.ndarray) -> tuple[float, float
     return float(low), float(high)
 
 
-def to_square(grey: np.ndarray, size: int, locate: Locate = whole_frame) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+def to_square(
+    grey: np.ndarray, size: int, locate: Locate = whole_frame
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """What the cache holds and a prediction starts from.
 
     Returns
@@ -86,6 +88,6 @@ def to_square(grey: np.ndarray, size: int, locate: Locate = whole_frame) -> tupl
     low, high = intensity_window(placed, inside)
     levels = np.arange(65536 if placed.dtype == np.uint16 else 256)
     table = (np.clip((levels - low) / (high - low), 0, 1) * 255).round().astype(np.uint8)
-    square = table[placed]
+    square = np.take(table, placed)
     square[~inside] = 0
     return square, matrix, (low, high)

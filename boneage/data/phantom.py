@@ -248,8 +248,14 @@ def make_dataset(folder: Path, n: int, seed: int = 0, height: int = 384, with_te
         raise BoneageError(f"with_test must not be negative. Received: {with_test!r}")
     _check(1, 0, seed, height, {})
     folder = Path(folder)
-    note = {"phantom": True, "n": int(n), "seed": int(seed), "height": int(height), "with_test": int(with_test),
-            "note": "Synthetic drawings, not patients."}
+    note = {
+        "phantom": True,
+        "n": int(n),
+        "seed": int(seed),
+        "height": int(height),
+        "with_test": int(with_test),
+        "note": "Synthetic drawings, not patients.",
+    }
     mark = folder / PHANTOM_MARK
     if mark.exists():
         found = json.loads(mark.read_text())

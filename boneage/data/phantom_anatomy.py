@@ -52,16 +52,16 @@ def _metacarpal(appears: tuple[float, float], full: tuple[float, float], fused: 
 # Fingers are numbered 1 (thumb) to 5; PP, MP and DP are the proximal, middle and distal phalanx.
 CENTRES: dict[str, Centre] = {
     # name                            appears      full        fused
-    "capitate": Centre("carpals",     (2, 3),     (138, 165), None),
-    "hamate": Centre("carpals",       (2, 4),     (138, 165), None),
-    "triquetrum": Centre("carpals",   (21, 29),   (138, 165), None),
-    "lunate": Centre("carpals",       (31, 49),   (140, 167), None),
-    "trapezium": Centre("carpals",    (49, 70),   (140, 167), None),
-    "trapezoid": Centre("carpals",    (50, 75),   (138, 165), None),
-    "scaphoid": Centre("carpals",     (49, 68),   (142, 170), None),
-    "pisiform": Centre("carpals",     (108, 130), (156, 182), None),  # Greulich & Pyle
+    "capitate": Centre("carpals", (2, 3), (138, 165), None),
+    "hamate": Centre("carpals", (2, 4), (138, 165), None),
+    "triquetrum": Centre("carpals", (21, 29), (138, 165), None),
+    "lunate": Centre("carpals", (31, 49), (140, 167), None),
+    "trapezium": Centre("carpals", (49, 70), (140, 167), None),
+    "trapezoid": Centre("carpals", (50, 75), (138, 165), None),
+    "scaphoid": Centre("carpals", (49, 68), (142, 170), None),
+    "pisiform": Centre("carpals", (108, 130), (156, 182), None),  # Greulich & Pyle
     "radius": Centre("radius_ulna_epiphyses", (10, 13), (156, 176), (202, 214)),
-    "ulna": Centre("radius_ulna_epiphyses",   (64, 85), (162, 182), (198, 210)),
+    "ulna": Centre("radius_ulna_epiphyses", (64, 85), (162, 182), (198, 210)),
     "MC1": _metacarpal((19, 31), (138, 164), (171, 194)),
     "MC2": _metacarpal((13, 19), (142, 168), (180, 200)),
     "MC3": _metacarpal((14, 21), (142, 168), (180, 200)),
@@ -84,7 +84,7 @@ CENTRES: dict[str, Centre] = {
     "sesamoid": Centre("sesamoid", (129, 153), (162, 186), None),  # adductor sesamoid of the thumb
 }
 
-_FUSING = 20.0     # months from the first bridge across a growth plate to the last of it
+_FUSING = 20.0  # months from the first bridge across a growth plate to the last of it
 _LINE_FADES = 30.0  # months until the sclerotic line left by the growth plate is gone
 
 
@@ -126,22 +126,42 @@ def stage(name: str, months: float, male: int) -> Stage:
 def visible(months: float, male: int, region: str | None = None) -> list[str]:
     """Names of the centres that a hand of this bone age (months) and sex shows, in one region or in all."""
     return [
-        name for name, centre in CENTRES.items()
-        if months >= centre.appears[male] and region in (None, centre.region)
+        name for name, centre in CENTRES.items() if months >= centre.appears[male] and region in (None, centre.region)
     ]
 
 
 # Adult outlines of the carpals as control points of a smooth closed curve (mm).
 CARPALS: dict[str, tuple[tuple[float, float], ...]] = {
-    "capitate": ((-6, 10), (0, 12), (6, 10.5), (6.5, 4), (5, -2), (5.5, -8), (2, -12.5), (-3, -12.5), (-6, -9),
-                 (-5.5, -2), (-6.5, 4)),
+    "capitate": (
+        (-6, 10),
+        (0, 12),
+        (6, 10.5),
+        (6.5, 4),
+        (5, -2),
+        (5.5, -8),
+        (2, -12.5),
+        (-3, -12.5),
+        (-6, -9),
+        (-5.5, -2),
+        (-6.5, 4),
+    ),
     "hamate": ((-8, 9.5), (-15, 11), (-22, 7), (-21, 2), (-16, -3), (-10.5, -9.5), (-8, -8.5), (-7.8, 0)),
     "triquetrum": ((-12.5, -9.5), (-17, -5), (-22, -0.5), (-25.5, -4), (-25, -11), (-20, -16.5), (-14, -16)),
     "lunate": ((-11, -13), (-5, -15.5), (1.5, -15), (3, -19), (0, -24), (-6, -25.5), (-11.5, -22.5), (-12, -17)),
     "trapezium": ((15.5, -0.5), (18.5, 5), (17.5, 11), (23, 12), (29, 8), (29.5, 1), (27, -4.5), (20, -4.5)),
     "trapezoid": ((7.5, 1.5), (7.5, 11), (12, 13), (17, 11.5), (17.5, 5), (14.5, -0.5), (9.5, -1)),
-    "scaphoid": ((3.5, -14.5), (7, -10), (8, -4), (12, -1), (17, -1.5), (20, -6), (17, -12), (12, -19), (7, -22),
-                 (4, -20)),
+    "scaphoid": (
+        (3.5, -14.5),
+        (7, -10),
+        (8, -4),
+        (12, -1),
+        (17, -1.5),
+        (20, -6),
+        (17, -12),
+        (12, -19),
+        (7, -22),
+        (4, -20),
+    ),
     "pisiform": ((-21, -4), (-17.5, -6), (-17, -10.5), (-20, -13.5), (-24, -12.5), (-26, -9), (-24.5, -5.5)),
 }
 

@@ -236,8 +236,13 @@ def outline_of(name: str, placed: dict[str, anatomy.Placed]) -> np.ndarray:
 
 
 # Half width of the soft tissue (mm) at the joints of each ray, from metacarpal base to fingertip.
-_FLESH = {1: (11, 11.5, 9.8, 8.2), 2: (10, 11, 9.4, 8.4, 7.0), 3: (10, 11, 9.8, 8.7, 7.3), 4: (10, 10.5, 9.2, 8.3, 7.0),
-          5: (10, 10, 8.2, 7.3, 6.2)}
+_FLESH = {
+    1: (11, 11.5, 9.8, 8.2),
+    2: (10, 11, 9.4, 8.4, 7.0),
+    3: (10, 11, 9.8, 8.7, 7.3),
+    4: (10, 10.5, 9.2, 8.3, 7.0),
+    5: (10, 10, 8.2, 7.3, 6.2),
+}
 
 
 def joints(placed: dict[str, anatomy.Placed]) -> dict[int, list[tuple[float, float]]]:
@@ -264,8 +269,14 @@ def _capsule(mask: np.ndarray, film: Film, ends: Sequence, radii: Sequence[float
         cv2.circle(mask, np.rint(point * fixed).astype(int).tolist(), round(radius * fixed), 1, -1, cv2.LINE_8, 4)
     step = points[1] - points[0]
     side = np.array([-step[1], step[0]]) / np.sqrt((step**2).sum())
-    quad = np.stack([points[0] + side * radii[0], points[1] + side * radii[1],
-                     points[1] - side * radii[1], points[0] - side * radii[0]])
+    quad = np.stack(
+        [
+            points[0] + side * radii[0],
+            points[1] + side * radii[1],
+            points[1] - side * radii[1],
+            points[0] - side * radii[0],
+        ]
+    )
     cv2.fillConvexPoly(mask, np.rint(quad * fixed).astype(np.int32), 1, cv2.LINE_8, 4)
 
 
@@ -285,13 +296,36 @@ def skin(film: Film, placed: dict[str, anatomy.Placed], plump: float) -> np.ndar
     thumb = chains[1]
     (ax, ay), (cx, cy) = along(2, -0.05), along(1, 0.45)
     bx, by = (0.5 * (p + q) for p, q in zip(along(2, -0.75), along(1, -0.15), strict=True))
-    web = [tuple((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t * t * c for a, b, c in ((ax, bx, cx), (ay, by, cy)))
-           for t in np.linspace(0, 1, 9)]
-    palm = [(-28, -24), (-33, -12), (-36, 8), along(5, -0.1), along(5, 0.42), along(4, 0.44), along(3, 0.45),
-            along(2, 0.42), *web, thumb[1], (thumb[0][0] + 6, thumb[0][1] - 4), (27, -14), (26, -24)]
+    web = [
+        tuple((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t * t * c for a, b, c in ((ax, bx, cx), (ay, by, cy)))
+        for t in np.linspace(0, 1, 9)
+    ]
+    palm = [
+        (-28, -24),
+        (-33, -12),
+        (-36, 8),
+        along(5, -0.1),
+        along(5, 0.42),
+        along(4, 0.44),
+        along(3, 0.45),
+        along(2, 0.42),
+        *web,
+        thumb[1],
+        (thumb[0][0] + 6, thumb[0][1] - 4),
+        (27, -14),
+        (26, -24),
+    ]
     cv2.fillPoly(mask, [np.rint(film.points(palm) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
-    forearm = [(26.5 * plump, -16), (26 * plump, -30), (29 * plump, -75), (34 * plump, -200),
-               (-38 * plump, -200), (-32 * plump, -75), (-28.5 * plump, -30), (-30.5 * plump, -12)]
+    forearm = [
+        (26.5 * plump, -16),
+        (26 * plump, -30),
+        (29 * plump, -75),
+        (34 * plump, -200),
+        (-38 * plump, -200),
+        (-32 * plump, -75),
+        (-28.5 * plump, -30),
+        (-30.5 * plump, -12),
+    ]
     cv2.fillPoly(mask, [np.rint(film.points(forearm) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
     # Rounding the corners by blur and threshold joins fingers into webs, as skin does.
     size = 2 * round(2.6 * film.scale) + 1

@@ -129,7 +129,7 @@ def _column(table: pd.DataFrame, names: tuple[str, ...]) -> str | None:
 
 
 def _subset(path: Path, root: Path, ident: str, months: str | None) -> str:
-    """By what only a test table has, else by the name nearest to the table that tells; in doubt never train on a test."""
+    """By what only a test table has, else by the name nearest to the table that tells."""
     if months in (None, TEST_MONTHS) or ident == TEST_ID:
         return "test"
     for name in reversed(path.relative_to(root).parts):
@@ -173,7 +173,7 @@ def _read_rows(path: Path, table: pd.DataFrame, root: Path, images: dict, rows: 
 
 
 def _completes(earlier: dict | None, row: dict) -> bool:
-    """Whether a row is new, or tells of the same test image in a second table: Kaggle's without, RSNA's with the age."""
+    """Whether a row is new, or the same test image in a second table (Kaggle's lacks the age, RSNA's has it)."""
     if earlier is None:
         return True
     same = all(earlier[k] == row[k] for k in ("male", "path")) and earlier["subset"] == row["subset"] == "test"

@@ -23,8 +23,8 @@ def _strata(table: pd.DataFrame) -> np.ndarray:
 def make_rsna(table: pd.DataFrame) -> pd.DataFrame:
     """The split of the 12,611 RSNA training rows in file order: columns `id`, `set`.
 
-    The holdout is `train_test_split(table, test_size=0.2, random_state=42)`, on which earlier work reports; 1,000 of the rest,
-    stratified by sex and age group, are validation.
+    The holdout is `train_test_split(table, test_size=0.2, random_state=42)`, on which earlier work reports; 1,000 of
+    the rest, stratified by sex and age group, are validation.
     """
     rest, holdout = train_test_split(np.arange(len(table)), test_size=0.2, random_state=HOLDOUT_SEED)
     _, validation = train_test_split(
@@ -60,28 +60,32 @@ def committed_rsna() -> pd.DataFrame:
 
 
 def earlier_accuracy_ids() -> pd.Series:
-    """The 1,892 holdout ids on which earlier work reports accuracy: `test_size=0.15` with the same seed, a part of the holdout."""
+    """The 1,892 ids on which earlier work reports accuracy: `test_size=0.15`, the same seed, a part of the holdout."""
     ids = committed_rsna()["id"]
     return ids.iloc[train_test_split(np.arange(len(ids)), test_size=0.15, random_state=HOLDOUT_SEED)[1]]
 
 
 def is_rsna(table: pd.DataFrame) -> bool:
     """Whether a labelled table begins as RSNA's training table does; one with images missing counts too."""
-    return tuple(table["id"][:3]) == RSNA_FIRST_IDS or len(set(table["id"]) & set(committed_rsna()["id"])) > 0.9 * len(table) > 900
+    return (
+        tuple(table["id"][:3]) == RSNA_FIRST_IDS
+        or len(set(table["id"]) & set(committed_rsna()["id"])) > 0.9 * len(table) > 900
+    )
 
 
 def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """`id`, `set` for every row of a source's or cache's table with columns `id`, `months`, `male`, `subset`.
 
-    RSNA images follow the committed split, any other data set a seeded stratified one. Images of a test table come as
-    `rsna_test` where they have no ages, those of a validation table as validation.
+    RSNA images follow the committed split (images added to them train), any other data set a seeded stratified one.
+    Images of a test table are `rsna_test`, with ages or without, those of a validation table are validation.
     """
     labelled = table[(table["subset"] == "train") & table["months"].notna()]
     if len(labelled) == 0:
         raise BoneageError("no image with an age to train on")
     if is_rsna(labelled):
         made = committed_rsna()
-        made = made[made["id"].isin(labelled["id"])]
+        added = labelled.loc[~labelled["id"].isin(made["id"]), ["id"]].assign(set="train")
+        made = pd.concat([made[made["id"].isin(labelled["id"])], added], ignore_index=True)
     else:
         made = make_stratified(labelled, seed)
     rest = table[~table["id"].isin(labelled["id"])]

@@ -40,6 +40,7 @@ def render(run: Path) -> str:
     scores = {name: found[name] for name in splits.SETS if name in found}
     reported = next(name for name in ("holdout", "validation", "train") if name in scores)
     shown = [m for m in METRICS if m in scores[reported]["summary"]]
+    earlier = {m: scores[reported][f"{m}_1892"] for m in METRICS if f"{m}_1892" in scores[reported]}
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -57,7 +58,6 @@ def render(run: Path) -> str:
         answers=ANSWERS[config.head],
         months=config.head != "classification",
         groups=config.head != "regression",
-        largest=max(s.size for s in config.stages),
         stages=", ".join(f"{s.epochs} epochs at {s.size} px" for s in config.stages),
         loss=_loss(config),
         window=WINDOW_PERCENTILES,
@@ -67,7 +67,8 @@ def render(run: Path) -> str:
         scores=scores,
         reported=reported,
         headline=[(METRICS[m].label, [_with_interval(m, s["summary"][m]) for s in scores.values()]) for m in shown],
-        earlier=_earlier(scores[reported]),
+        earlier=[f"{METRICS[m].label} {_with_interval(m, cell)}" for m, cell in earlier.items()],
+        earlier_images=next(iter(earlier.values()), {"n": 0})["n"],
         confusion=scores[reported].get("confusion"),
         group_labels=[METRICS[m].label for m in GROUP_METRICS if m in shown],
         by_group=_by_group(scores[reported]["by_group"]),
@@ -89,17 +90,6 @@ def _by_group(rows: list[dict]) -> list[tuple[str, str, int, list[str]]]:
     for row in rows:
         groups.setdefault((row["sex"], row["age_group"], row["n"]), []).append(_with_interval(row["metric"], row))
     return [(s.replace(EVERYONE, "both"), g, n, cells) for (s, g, n), cells in groups.items()]
-
-
-def _earlier(scores: dict) -> list[str]:
-    """Accuracy on the part of the RSNA holdout on which earlier work reports it."""
-    return [
-        f"On the {scores[key]['n']:,} holdout images on which earlier work reports accuracy "
-        f"(`test_size=0.15` with the same seed): {METRICS[metric].label}: "
-        f"**{_with_interval(metric, scores[key])}**."
-        for metric in ("accuracy", "binned_accuracy")
-        if (key := f"{metric}_1892") in scores
-    ]
 
 
 def _loss(config: TrainConfig) -> str:

@@ -4,6 +4,7 @@ Importing this package imports Keras and its backend, once, without their start-
 it first.
 """
 
+import logging
 import os
 from contextlib import contextmanager
 
@@ -22,5 +23,6 @@ def _quiet_stderr():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of retracing where several runs share a process
 with _quiet_stderr():
     import keras  # noqa: F401

@@ -86,7 +86,7 @@ register(
 register(
     BackboneSpec(
         "ResNet101", keras.applications.ResNet101, 224, 1.0, (-103.939, -116.779, -123.68), "conv5_block3_out", 32,
-        2048, 42_658_176, "he2016resnet",
+        2048, 42_658_176, "he2016deep",
     )
 )  # fmt: skip
 register(

@@ -65,5 +65,5 @@ def backbone_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
         if layer.name == FEATURE_MAP:
             return
-        if not layer.name.startswith(HEAD_PREFIX):
+        if not layer.name.startswith(HEAD_PREFIX) and not isinstance(layer, layers.InputLayer):
             yield layer

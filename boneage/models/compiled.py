@@ -83,9 +83,9 @@ def feature_gradients(backbone: keras.Model, head: keras.Model) -> Callable[...,
     Returns
     -------
     callable
-        From `image` (B, H, W, 1), `sex` (B, 1) and a `direction` (n,) to features and gradients, both (B, h, w, C), and the
-        dict of outputs; all numpy. An image's score is `scores @ direction`. In inference mode no image sees another, so
-        the gradient of the batch's sum holds the gradient of each.
+        From `image` (B, H, W, 1), `sex` (B, 1) and a `direction` (n,) to features and gradients, both (B, h, w, C), and
+        the dict of outputs; all numpy. An image's score is `scores @ direction`. In inference mode no image sees
+        another, so the gradient of the batch's sum holds the gradient of each.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, NullLocator, StrMethodFormatter
 
 from boneage import style
-from boneage.evaluation.metrics import CALIBRATION_BINS, confusion
-from boneage.labels import GROUP_COLUMNS, GROUPS, MAX_MONTHS, MONTHS_PER_YEAR, SEX_NAMES, age_group
+from boneage.labels import GROUPS, MAX_MONTHS, MONTHS_PER_YEAR, SEX_NAMES
 from boneage.models import backbones
-from boneage.report.runs import Run
+from boneage.report.runs import Run, Runs
 
 MONTH_TICKS = (4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 40, 60)
 GREY = "#666666"
@@ -26,34 +25,38 @@ def colour_of(run: Run) -> str:
     return style.colour(run.backbone, tuple(unlisted[:place]))
 
 
-def _panels(runs: list[Run], height: float, columns: int = 3, width: float = 9.0, **grid) -> tuple[Figure, list[Axes]]:
-    """A grid with one panel a run, the run's label as its title; marked when a run is a phantom's."""
-    columns = min(columns, len(runs))
-    rows = math.ceil(len(runs) / columns)
-    figure, axes = style.new_figure(width, height * rows, nrows=rows, ncols=columns, squeeze=False, **grid)
+def panels(runs: Runs, height: float, alone: float = 9.0, **grid) -> tuple[Figure, list[Axes]]:
+    """A grid two wide, one panel a run (a single one `alone` inches wide), titled; marked when a run is a phantom's."""
+    rows, columns = math.ceil(len(runs) / 2), min(2, len(runs))
+    figure, axes = style.new_figure(
+        alone if columns == 1 else 9, height * rows, nrows=rows, ncols=columns, squeeze=False, **grid
+    )
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
     axes = list(axes.flat)
     for ax in axes[len(runs) :]:
         ax.set_visible(False)
     for ax, run in zip(axes, runs, strict=False):
-        ax.set_title(run.label, color=colour_of(run), weight="bold")
+        ax.set_title(run.label, weight="bold")
     mark(figure, runs)
     return figure, axes[: len(runs)]
 
 
-def mark(figure: Figure, runs: list[Run]) -> None:
-    """Say so when a figure shows no patients."""
+def mark(figure: Figure, runs: Runs) -> None:
+    """Say so, below everything else, when a figure shows no patients."""
     if any(r.phantom for r in runs):
+        foot = 0.25 / figure.get_figheight()  # inches
+        figure.get_layout_engine().set(rect=(0, foot, 1, 1 - foot))
         style.mark_phantom(figure)
 
 
-def _note(ax: Axes, text: str, x: float = 0.03, y: float = 0.97) -> None:
-    ax.text(x, y, text, transform=ax.transAxes, ha="left" if x < 0.5 else "right", va="top" if y > 0.5 else "bottom", fontsize=10)
+def note(ax: Axes, text: str, y: float) -> None:
+    ax.text(0.03, y, text, transform=ax.transAxes, va="top", fontsize=10)
 
 
 @rc_context(style.RC)
-def learning_curves(runs: list[Run]) -> Figure:
-    """Error on training and validation images by epoch (of a classifier: accuracy), the stages of image size behind it."""
-    figure, axes = _panels(runs, 4.2, columns=2)
+def learning_curves(runs: Runs) -> Figure:
+    """Training and validation error by epoch (of a classifier: accuracy), the stages of image size behind."""
+    figure, axes = panels(runs, 4.2)
     shown = np.concatenate([r.history[c] for r in runs if r.has_months for c in (_training_key(r), "val_mae")] or [[1]])
     for ax, run in zip(axes, runs, strict=True):
         history, colour = run.history, colour_of(run)
@@ -62,23 +65,39 @@ def learning_curves(runs: list[Run]) -> Figure:
         ax.plot(history["epoch"], training, color=GREY, linestyle="--", label="training")
         ax.plot(history["epoch"], validation, color=colour, marker="o", markersize=4, linewidth=2, label="validation")
         best = history["score"].idxmin()
-        ax.plot(history["epoch"][best], validation[best], marker="*", markersize=17, color=colour, markeredgecolor="white", zorder=5)
-        above = run.has_months or validation[best] < 95
+        ax.plot(
+            history["epoch"][best],
+            validation[best],
+            marker="*",
+            markersize=17,
+            color=colour,
+            markeredgecolor="white",
+            zorder=5,
+        )
         ax.annotate(
-            f"{validation[best]:.1f}", (history["epoch"][best], validation[best]), (0, 11 if above else -20),
-            textcoords="offset points", ha="center", weight="bold", color=colour,
-        )  # fmt: skip
+            f"{validation[best]:.1f}",
+            (history["epoch"][best], validation[best]),
+            (0, -22),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+        )
         if run.has_months:
             ax.set_yscale("log")
-            ax.set_ylim(shown.min() * 0.85, shown.max() * 1.15)
+            ax.set_ylim(shown.min() * 0.75, shown.max() * 1.4)
             ax.yaxis.set_major_locator(plt.FixedLocator(MONTH_TICKS))
             ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.yaxis.set_minor_locator(NullLocator())
+        else:
+            low, high = min(training.min(), validation.min()), max(training.max(), validation.max())
+            ax.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
         ax.set_xlim(0.5, history["epoch"].max() + 0.5)
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         ax.set(xlabel="epoch", ylabel=label)
         _shade_stages(ax, history)
-        ax.legend(loc="upper right" if run.has_months else "lower right", bbox_to_anchor=(1, 0.93 if run.has_months else 0))
+        ax.legend(
+            loc="upper right" if run.has_months else "lower right", bbox_to_anchor=(1, 0.94 if run.has_months else 0.08)
+        )
     return figure
 
 
@@ -90,8 +109,19 @@ def _training_key(run: Run) -> str:
 
 def _shade_stages(ax: Axes, history) -> None:
     for i, (size, epochs) in enumerate(history.groupby("size", sort=False)["epoch"]):
-        ax.axvspan(epochs.min() - 0.5, epochs.max() + 0.5, color="#000000", alpha=0.035 + 0.05 * (i % 2), linewidth=0, zorder=0)
-        ax.text(epochs.mean(), 0.985, f"{size} px", transform=ax.get_xaxis_transform(), ha="center", va="top", fontsize=9, color=GREY)
+        ax.axvspan(
+            epochs.min() - 0.5, epochs.max() + 0.5, color="#000000", alpha=0.035 + 0.05 * (i % 2), linewidth=0, zorder=0
+        )
+        ax.text(
+            epochs.mean(),
+            0.985,
+            f"{size} px",
+            transform=ax.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=GREY,
+        )
 
 
 def _age_axes(ax: Axes, x: str, y: str | None = None) -> None:
@@ -111,45 +141,62 @@ def _dots(ax: Axes, run: Run, x, y) -> None:
 
 
 @rc_context(style.RC)
-def predicted_against_reference(runs: list[Run]) -> Figure:
+def predicted_against_reference(runs: Runs) -> Figure:
     """Predicted bone age over reference bone age, with the identity and a band of a year either way."""
-    figure, axes = _panels(runs, 4.6 if len(runs) < 3 else 3.6, width=5.6 if len(runs) == 1 else 9)
+    figure, axes = panels(runs, 4.5, alone=6)
     line = np.array([0, MAX_MONTHS])
     for ax, run in zip(axes, runs, strict=True):
-        ax.fill_between(line, line - MONTHS_PER_YEAR, line + MONTHS_PER_YEAR, color="#000000", alpha=0.1, linewidth=0, label="± 12 months")
+        ax.fill_between(
+            line,
+            line - MONTHS_PER_YEAR,
+            line + MONTHS_PER_YEAR,
+            color="#000000",
+            alpha=0.1,
+            linewidth=0,
+            label="± 12 months",
+        )
         ax.plot(line, line, color="black", linewidth=1, label="identity")
         _dots(ax, run, run.holdout["reference_months"], run.holdout["predicted_months"])
         s = run.summary
-        _note(ax, f"MAE {s.value['mae']:.2f} months\n{s.value['within_12']:.0f} % within 12\nn = {s.n['mae']:,}")
+        note(ax, f"MAE {s.value['mae']:.2f} months\n{s.value['within_12']:.0f} % within 12\nn = {s.n['mae']:,}", 0.97)
         _age_axes(ax, "reference bone age, months", "predicted bone age, months")
         ax.legend(loc="lower right", fontsize=9)
     return figure
 
 
 @rc_context(style.RC)
-def bland_altman(runs: list[Run]) -> Figure:
-    """Difference over mean of predicted and reference, with the bias and its 95 % limits of agreement (Bland & Altman 1986)."""
-    figure, axes = _panels(runs, 4.2 if len(runs) < 3 else 3.4, sharey=True)
+def bland_altman(runs: Runs) -> Figure:
+    """Difference over mean of predicted and reference, the bias and the 95 % limits (Bland & Altman, Lancet 1986)."""
+    figure, axes = panels(runs, 4, sharey=True)
     for ax, run in zip(axes, runs, strict=True):
         reference, predicted = run.holdout["reference_months"], run.holdout["predicted_months"]
         difference = predicted - reference
         _dots(ax, run, (predicted + reference) / 2, difference)
         bias, spread = difference.mean(), 1.96 * difference.std()
-        for level, name, dash in ((bias + spread, "+1.96 SD", "--"), (bias, "bias", "-"), (bias - spread, "−1.96 SD", "--")):
+        for level, name, dash in (
+            (bias + spread, "+1.96 SD", "--"),
+            (bias, "bias", "-"),
+            (bias - spread, "−1.96 SD", "--"),
+        ):
             ax.axhline(level, color="black", linewidth=1.2, linestyle=dash)
             ax.text(
-                MAX_MONTHS, level + 0.8, f"{name} {level:+.1f}".replace("-", "−"), ha="right", va="bottom", fontsize=9,
+                MAX_MONTHS,
+                level + 0.8,
+                f"{name} {level:+.1f}".replace("-", "−"),
+                ha="right",
+                va="bottom",
+                fontsize=9,
                 bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8},
-            )  # fmt: skip
+            )
         _age_axes(ax, "mean of reference and predicted, months")
         ax.set_ylabel("predicted − reference, months")
     return figure
 
 
 @rc_context(style.RC)
-def error_by_age_and_sex(runs: list[Run]) -> Figure:
+def error_by_age_and_sex(runs: Runs) -> Figure:
     """MAE of each age group and sex with its 95 % interval; the dashed line is the MAE of all."""
-    figure, axes = _panels(runs, 4.2, sharey=True)
+    figure, axes = panels(runs, 4.2, sharey=True)
     where = np.arange(len(GROUPS))
     for ax, run in zip(axes, runs, strict=True):
         table = run.groups[run.groups["metric"] == "mae"].set_index(["sex", "age_group"])
@@ -157,9 +204,16 @@ def error_by_age_and_sex(runs: list[Run]) -> Figure:
             rows = table.loc[[(sex, g) for g in GROUPS]]
             margins = np.nan_to_num([rows["value"] - rows["low"], rows["high"] - rows["value"]]).clip(0)
             ax.errorbar(
-                where + shift, rows["value"], margins, fmt="o" if sex == SEX_NAMES[0] else "s", color=colour, markersize=7,
-                capsize=4, linewidth=2, label=sex,
-            )  # fmt: skip
+                where + shift,
+                rows["value"],
+                margins,
+                fmt="o" if sex == SEX_NAMES[0] else "s",
+                color=colour,
+                markersize=7,
+                capsize=4,
+                linewidth=2,
+                label=sex,
+            )
             for x, n in zip(where + shift, rows["n"], strict=True):
                 ax.text(x, 0.02, f"{n:,}", transform=ax.get_xaxis_transform(), ha="center", fontsize=8, color=colour)
         ax.axhline(run.summary.value["mae"], color=GREY, linestyle="--", linewidth=1, zorder=0)
@@ -171,47 +225,4 @@ def error_by_age_and_sex(runs: list[Run]) -> Figure:
     top = max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(0, top * 1.12)
-    return figure
-
-
-@rc_context(style.RC)
-def confusion_matrices(runs: list[Run]) -> Figure:
-    """Reference group against the classification head's: shares of each row in %, and images."""
-    figure, axes = _panels(runs, 3.6 if len(runs) > 2 else 4.4, width=5.4 if len(runs) == 1 else 9)
-    for ax, run in zip(axes, runs, strict=True):
-        counts = confusion(run.holdout).to_numpy()
-        share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-        image = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        for (i, j), n in np.ndenumerate(counts):
-            ax.text(
-                j, i, f"{share[i, j]:.0f} %\n{n:,}", ha="center", va="center", fontsize=10 if len(runs) < 3 else 8.5,
-                color="white" if share[i, j] > 55 else "black",
-            )  # fmt: skip
-        ax.set_xticks(range(len(GROUPS)), GROUPS)
-        ax.set_yticks(range(len(GROUPS)), GROUPS)
-        ax.set(xlabel="predicted age group, years", ylabel="reference age group, years")
-        ax.grid(False)
-        ax.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the reference group, %")
-    return figure
-
-
-@rc_context(style.RC)
-def reliability(runs: list[Run]) -> Figure:
-    """How often the classification head is right, over how sure it is: on the diagonal its probabilities mean what they say."""
-    figure, axes = _panels(runs, 4.6 if len(runs) < 3 else 3.8, width=5.6 if len(runs) == 1 else 9)
-    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-    for ax, run in zip(axes, runs, strict=True):
-        p = run.holdout[list(GROUP_COLUMNS)].to_numpy()
-        right = p.argmax(1) == age_group(run.holdout["reference_months"])
-        cell = np.clip(np.ceil(p.max(1) * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-        n = np.bincount(cell, minlength=CALIBRATION_BINS)
-        with np.errstate(invalid="ignore"):
-            hit, sure = (100 * np.bincount(cell, w, CALIBRATION_BINS) / n for w in (right, p.max(1)))
-        ax.bar(100 * (edges[:-1] + edges[1:]) / 2, 100 * n / n.sum(), width=9, color="#000000", alpha=0.12, label="share of images")
-        ax.plot([0, 100], [0, 100], color="black", linewidth=1, linestyle="--", label="perfectly calibrated")
-        ax.plot(sure[n > 0], hit[n > 0], color=colour_of(run), marker="o", linewidth=2, label="measured")
-        _note(ax, f"calibration error {run.summary.value['calibration_error']:.1f} %", x=0.03, y=0.6)
-        ax.set(xlabel="confidence, %", ylabel="right answers, %", xlim=(20, 101), ylim=(0, 104))
-        ax.legend(loc="upper left", fontsize=9)
     return figure

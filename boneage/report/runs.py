@@ -1,9 +1,8 @@
 """The runs that a report is about, read from their folders."""
 
 import hashlib
-import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +11,16 @@ from boneage.config import TrainConfig
 from boneage.data import splits
 from boneage.errors import BoneageError
 from boneage.evaluation import metrics
-from boneage.evaluation.evaluate import read_predictions
+from boneage.evaluation.run_files import read_json, read_predictions
 from boneage.models import backbones
 
+Runs = tuple["Run", ...]
 SELECTED_ON, REPORTED_ON = "validation", "holdout"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run: `outputs/<Backbone>/<name>`.
+    """One finished run: `outputs/<Backbone>/<name>`. Two are equal when their files are.
 
     Attributes
     ----------
@@ -35,6 +35,18 @@ class Run:
     folder: Path
     config: TrainConfig
     facts: dict
+
+    @cached_property
+    def _mark(self) -> tuple:
+        shown = ("history.csv", *(f"predictions_{s}.csv" for s in (SELECTED_ON, REPORTED_ON)))
+        there = [self.folder / name for name in shown if (self.folder / name).exists()]
+        return self.folder, self.config, str(self.facts), tuple(map(digest, there))
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Run) and self._mark == other._mark
+
+    def __hash__(self) -> int:
+        return hash(self._mark)
 
     @property
     def label(self) -> str:
@@ -77,15 +89,19 @@ class Run:
         """Predictions of the images that runs are selected on."""
         return read_predictions(self.folder, SELECTED_ON)
 
-    @cached_property
+    @property
     def summary(self) -> pd.DataFrame:
         """Holdout metrics with their 95 % intervals: `value`, `low`, `high`, `n`, indexed by metric."""
-        return metrics.summarise(self.holdout).set_index("metric")
+        return _summary(self)
 
-    @cached_property
+    @property
     def groups(self) -> pd.DataFrame:
         """Holdout metrics by sex and age group, as `boneage.evaluation.metrics.by_group` gives them."""
-        return metrics.by_group(self.holdout)
+        return _groups(self)
+
+    def same_images(self, other: "Run") -> bool:
+        """Whether both were reported on the same images, so that they may be compared image by image."""
+        return self.facts["data"] == other.facts["data"] and set(self.holdout["id"]) == set(other.holdout["id"])
 
     @cached_property
     def on_rsna_holdout(self) -> bool:
@@ -94,7 +110,18 @@ class Run:
         return set(self.holdout["id"]) == set(split["id"][split["set"] == "holdout"])
 
 
-def find_runs(outputs: Path) -> list[Run]:
+# Bootstraps take seconds, and table, page and README show the same ones.
+@lru_cache
+def _summary(run: Run) -> pd.DataFrame:
+    return metrics.summarise(run.holdout).set_index("metric")
+
+
+@lru_cache
+def _groups(run: Run) -> pd.DataFrame:
+    return metrics.by_group(run.holdout)
+
+
+def find_runs(outputs: Path) -> Runs:
     """The finished runs below `outputs`, in the order of the backbone registry, then by name; evaluated or not.
 
     Raises
@@ -106,32 +133,33 @@ def find_runs(outputs: Path) -> list[Run]:
     found = []
     for model in Path(outputs).glob("*/*/model.keras"):
         folder = model.parent
-        try:
-            facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise BoneageError(f"{folder / 'run.json'} cannot be read ({error}); train the run again or remove its folder") from error
-        found.append(Run(folder, TrainConfig.load(folder / "config.json"), facts))
+        found.append(Run(folder, TrainConfig.load(folder / "config.json"), read_json(folder, "run.json")))
     if not found:
-        raise BoneageError(f"no finished run in {outputs}; expected {outputs}/<Backbone>/<name>/model.keras; make one with `boneage train`")
-    return sorted(found, key=lambda r: (order.index(r.backbone) if r.backbone in order else len(order), r.label))
+        raise BoneageError(
+            f"no finished run in {outputs}; expected {outputs}/<Backbone>/<name>/model.keras; "
+            "make one with `boneage train`"
+        )
+    return tuple(sorted(found, key=lambda r: (order.index(r.backbone) if r.backbone in order else len(order), r.label)))
 
 
-def evaluated(runs: list[Run]) -> list[Run]:
+def evaluated(runs: Runs) -> Runs:
     """Those that have been evaluated; raises BoneageError when none has."""
-    ready = [r for r in runs if r.evaluated]
+    ready = tuple(r for r in runs if r.evaluated)
     if not ready:
-        raise BoneageError(f"none of the {len(runs)} finished runs is evaluated; run `boneage evaluate {runs[0].folder}` first")
+        raise BoneageError(
+            f"none of the {len(runs)} finished runs is evaluated; run `boneage evaluate {runs[0].folder}` first"
+        )
     return ready
 
 
-def best(runs: list[Run]) -> Run:
+def best(runs: Runs) -> Run:
     """The run with the lowest validation MAE (of classifiers only: the highest validation accuracy).
 
     Selected on validation, so that the holdout, on which it is reported, has no say in the choice.
     """
 
     def score(run: Run) -> tuple[bool, float]:
-        table = metrics.summarise(run.validation).set_index("metric")["value"]
+        table = metrics.summarise(run.validation, resamples=0).set_index("metric")["value"]
         return (False, table["mae"]) if run.has_months else (True, -table["accuracy"])
 
     return min(runs, key=score)

@@ -1,5 +1,6 @@
 """Tables over all runs. Numbers come from the runs' prediction files, by `boneage.evaluation.metrics`."""
 
+from functools import lru_cache
 from importlib.resources import files
 
 import numpy as np
@@ -10,21 +11,31 @@ from boneage.data import splits
 from boneage.evaluation import metrics
 from boneage.labels import GROUPS, SEX_NAMES
 from boneage.models import backbones
-from boneage.report.runs import REPORTED_ON, SELECTED_ON, Run, best
+from boneage.report.runs import REPORTED_ON, SELECTED_ON, Run, Runs, best
 
 COMPARED = ("mae", "accuracy", "binned_accuracy")
 NOTHING = "–"
+RESULTS_NOTE = (
+    f"Bold: selected on {SELECTED_ON}; all numbers are of the {REPORTED_ON}, which had no say in that. In brackets: "
+    "95 % bootstrap intervals. Accuracy is the classification head's; of a run without one, that of its months sorted "
+    "into the age groups (binned)."
+)
+PAIRED_NOTE = (
+    f"The best run on {SELECTED_ON} is the yardstick; differences are of the same {REPORTED_ON} images, with "
+    "paired-bootstrap 95 % intervals. Below zero in MAE is better than the yardstick, above zero in accuracy."
+)
 
 
-def comparison(runs: list[Run]) -> pd.DataFrame:
+@lru_cache
+def comparison(runs: Runs) -> pd.DataFrame:
     """One row a run, all of it numbers or names.
 
     Returns
     -------
     DataFrame
         `run`, `backbone`, `head`, `size` (px), `data`, `phantom`, `images` (of the holdout), for each of `COMPARED` the
-        value and its 95 % interval `_low`, `_high` (NaN where the head is missing), `validation_mae`, `selected` (the best by
-        validation), `parameters`, `epochs`, `best_epoch`, `seconds_per_epoch` (median), `initial_weights`.
+        value and its 95 % interval `_low`, `_high` (NaN where the head is missing), `validation_mae`, `selected`
+        (the best by validation), `parameters`, `epochs`, `best_epoch`, `seconds_per_epoch` (median), `initial_weights`.
     """
     chosen, rows = best(runs), []
     for run in runs:
@@ -34,30 +45,42 @@ def comparison(runs: list[Run]) -> pd.DataFrame:
             scores |= {name: found.value[name], f"{name}_low": found.low[name], f"{name}_high": found.high[name]}
         rows.append(
             {
-                "run": run.label, "backbone": run.backbone, "head": run.config.head, "size": run.config.size, "data": run.facts["data"],
-                "phantom": run.phantom, "images": len(run.holdout), **scores,
-                "validation_mae": metrics.summarise(run.validation, resamples=0).set_index("metric").value.get("mae", np.nan),
-                "selected": run is chosen, "parameters": run.facts["parameters"], "epochs": run.facts["epochs"],
-                "best_epoch": run.facts["best_epoch"], "seconds_per_epoch": run.history["seconds"].median(),
+                "run": run.label,
+                "backbone": run.backbone,
+                "head": run.config.head,
+                "size": run.config.size,
+                "data": run.facts["data"],
+                "phantom": run.phantom,
+                "images": len(run.holdout),
+                **scores,
+                "validation_mae": metrics.summarise(run.validation, resamples=0)
+                .set_index("metric")
+                .value.get("mae", np.nan),
+                "selected": run is chosen,
+                "parameters": run.facts["parameters"],
+                "epochs": run.facts["epochs"],
+                "best_epoch": run.facts["best_epoch"],
+                "seconds_per_epoch": run.history["seconds"].median(),
                 "initial_weights": run.facts["initial_weights"]["name"],
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 
-def differences(runs: list[Run]) -> pd.DataFrame:
+@lru_cache
+def differences(runs: Runs) -> pd.DataFrame:
     """Each run less the one selected on validation, on the same holdout images, with paired-bootstrap intervals.
 
     Returns
     -------
     DataFrame
-        `run`, `less` (the selected run), `metric`, `value`, `low`, `high`, `n`; runs that share neither images nor a head with the
-        selected one are left out.
+        `run`, `less` (the selected run), `metric`, `value`, `low`, `high`, `n`; runs without the same images
+        or a head in common are left out.
     """
     chosen, rows = best(runs), []
     for run in runs:
-        alike = set(run.holdout["id"]) == set(chosen.holdout["id"]) and run.facts["data"] == chosen.facts["data"]
-        if run is chosen or not alike or not (run.has_months and chosen.has_months or run.has_groups and chosen.has_groups):
+        heads = (run.has_months and chosen.has_months) or (run.has_groups and chosen.has_groups)
+        if run is chosen or not heads or not run.same_images(chosen):
             continue
         found = metrics.paired_difference(run.holdout, chosen.holdout)
         n = found.pop("n")
@@ -66,7 +89,10 @@ def differences(runs: list[Run]) -> pd.DataFrame:
 
 
 def published() -> pd.DataFrame:
-    """What earlier work reports on this holdout: `model`, `accuracy_percent`, `accuracy_images`, `mae_months`, `mae_images`, `note`."""
+    """What earlier work reports on RSNA's holdout.
+
+    Columns `model`, `accuracy_percent`, `accuracy_images`, `mae_months`, `mae_images`, `note`.
+    """
     with files("boneage.report").joinpath("published.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
@@ -79,43 +105,55 @@ def interval(value: float, low: float, high: float, digits: int, sign: str = "")
     return (text if np.isnan(low) else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]").replace("-", "−")
 
 
-def _scored(found: pd.DataFrame, name: str) -> str:
+def scored(found: pd.DataFrame, name: str) -> str:
+    """A metric of a summary with its interval, as text; a dash for one that is not there."""
     if name not in found.index:
         return NOTHING
     return interval(*found.loc[name, ["value", "low", "high"]].astype(float), metrics.METRICS[name].digits)
 
 
-def results(runs: list[Run]) -> pd.DataFrame:
-    """README's main table, as text: every run on its holdout and, where that is RSNA's, what earlier work reports on it.
+def _accuracy(run: Run, found: pd.DataFrame) -> str:
+    return scored(found, "accuracy") if run.has_groups else scored(found, "binned_accuracy") + " (binned)"
 
-    Accuracy is the classification head's; of a run that has none, that of its months sorted into the age groups, and says so.
+
+@lru_cache
+def results(runs: Runs) -> pd.DataFrame:
+    """The main table, as text: every run on its holdout and, where that is RSNA's, what earlier work reports on it.
+
+    Accuracy is as `RESULTS_NOTE` says.
     """
     rsna = any(r.on_rsna_holdout for r in runs)
     earlier_ids = splits.earlier_accuracy_ids() if rsna else []
     shared = f"Accuracy on {len(earlier_ids):,} of them, %"
-    rows = []
+    chosen, rows = best(runs), []
+    mae, accuracy, side = metrics.METRICS["mae"].label, "Accuracy, 4 age groups, %", "Image side, px"
     for run in runs:
-        name, mark = ("accuracy", "") if run.has_groups else ("binned_accuracy", " (binned)")
-        scored = lambda found, name=name, mark=mark: _scored(found, name) + mark  # noqa: E731
         row = {
-            "Model": f"**{run.label}**" if run is best(runs) else run.label, "Image side, px": str(run.config.size),
-            "Images": f"{len(run.holdout):,}", metrics.METRICS["mae"].label: _scored(run.summary, "mae"),
-            "Accuracy, 4 age groups, %": scored(run.summary),
-        }  # fmt: skip
+            "Model": f"**{run.label}**" if run is chosen else run.label,
+            mae: scored(run.summary, "mae"),
+            accuracy: _accuracy(run, run.summary),
+        }
         if rsna:
-            part = run.holdout[run.holdout["id"].isin(earlier_ids)] if run.on_rsna_holdout else run.holdout[:0]
-            row[shared] = scored(metrics.summarise(part).set_index("metric")) if len(part) else NOTHING
-        rows.append((run.backbone, row))
-    if rsna:
-        for p in published().itertuples():
-            row = {
-                "Model": f"*{p.model}, {p.note}*", "Image side, px": NOTHING, "Images": f"{p.mae_images:,}",
-                metrics.METRICS["mae"].label: f"{p.mae_months:.2f}", "Accuracy, 4 age groups, %": NOTHING,
-                shared: f"{p.accuracy_percent:.1f}",
-            }  # fmt: skip
-            rows.append((p.model, row))
+            part = run.holdout[run.holdout["id"].isin(earlier_ids)]
+            row[shared] = (
+                _accuracy(run, metrics.summarise(part).set_index("metric")) if run.on_rsna_holdout else NOTHING
+            )
+        rows.append((run.backbone, row | {"Images": f"{len(run.holdout):,}", side: str(run.config.size)}))
+    for p in published().itertuples() if rsna else ():
+        row = {"Model": f"*{p.model}, published*", mae: f"{p.mae_months:.2f}", accuracy: NOTHING}
+        row |= {shared: f"{p.accuracy_percent:.2f}", "Images": f"{p.mae_images:,}", side: NOTHING}
+        rows.append((p.model, row))
     order = {name: i for i, name in enumerate(backbones.names())}
     return pd.DataFrame([row for _, row in sorted(rows, key=lambda r: order.get(r[0], len(order)))])
+
+
+def results_note(runs: Runs) -> str:
+    """How to read `results`."""
+    text = RESULTS_NOTE
+    if any(r.on_rsna_holdout for r in runs):
+        earlier = published()
+        text += f" Italic: {'; '.join(earlier['note'].unique())}."
+    return text
 
 
 def by_group(run: Run) -> pd.DataFrame:
@@ -126,7 +164,9 @@ def by_group(run: Run) -> pd.DataFrame:
     def cell(group: str, sex: str) -> str:
         everyone = group == sex == metrics.EVERYONE
         row = run.summary.loc[metric] if everyone else table.loc[(group, sex)]
-        return f"{interval(row['value'], row['low'], row['high'], metrics.METRICS[metric].digits)}, n = {int(row['n']):,}"
+        return (
+            f"{interval(row['value'], row['low'], row['high'], metrics.METRICS[metric].digits)}, n = {int(row['n']):,}"
+        )
 
     sexes = (*SEX_NAMES, metrics.EVERYONE)
     return pd.DataFrame([{"Age group, years": g} | {s: cell(g, s) for s in sexes} for g in (*GROUPS, metrics.EVERYONE)])
@@ -134,21 +174,28 @@ def by_group(run: Run) -> pd.DataFrame:
 
 def summary(run: Run) -> pd.DataFrame:
     """Every metric of a run with its interval, as text."""
-    return pd.DataFrame([{"Metric": metrics.METRICS[m].label, "Value [95 % interval]": _scored(run.summary, m)} for m in run.summary.index])
+    return pd.DataFrame(
+        [
+            {"Metric": metrics.METRICS[m].label, "Value [95 % interval]": scored(run.summary, m)}
+            for m in run.summary.index
+        ]
+    )
 
 
-def shown_differences(runs: list[Run]) -> pd.DataFrame:
+def shown_differences(runs: Runs) -> pd.DataFrame:
     """`differences` as text, one row a run."""
     table, rows = differences(runs), []
     for name, part in table.groupby("run", sort=False):
         row = {"Run": name, "Less": part["less"].iloc[0]}
         for r in part.itertuples():
-            row[metrics.METRICS[r.metric].label] = interval(r.value, r.low, r.high, metrics.METRICS[r.metric].digits, "+")
+            row[metrics.METRICS[r.metric].label] = interval(
+                r.value, r.low, r.high, metrics.METRICS[r.metric].digits, "+"
+            )
         rows.append(row)
     return pd.DataFrame(rows).fillna(NOTHING)
 
 
-def provenance(runs: list[Run]) -> pd.DataFrame:
+def provenance(runs: Runs) -> pd.DataFrame:
     """Which data, which images, from which weights, at what cost, as text."""
     rows = []
     for run in runs:
@@ -156,14 +203,20 @@ def provenance(runs: list[Run]) -> pd.DataFrame:
         weights, images = f["initial_weights"], f["images"] | {REPORTED_ON: len(run.holdout)}
         rows.append(
             {
-                "Run": run.label, "Data": f["data"] + (" (PHANTOM)" if run.phantom else ""),
-                "Images " + " / ".join(("train", SELECTED_ON, REPORTED_ON)): " / ".join(f"{images[s]:,}" for s in ("train", SELECTED_ON, REPORTED_ON)),
-                "Initial weights": weights["name"] + (f" (sha256 {weights['sha256'][:12]})" if "sha256" in weights else ""),
+                "Run": run.label,
+                "Data": f["data"] + (" (PHANTOM)" if run.phantom else ""),
+                "Images " + " / ".join(("train", SELECTED_ON, REPORTED_ON)): " / ".join(
+                    f"{images[s]:,}" for s in ("train", SELECTED_ON, REPORTED_ON)
+                ),
+                "Initial weights": weights["name"]
+                + (f" (sha256 {weights['sha256'][:12]})" if "sha256" in weights else ""),
                 "Stages, px x epochs": format_stages(run.config.stages).replace(",", ", "),
-                "Best epoch": f"{f['best_epoch']} of {f['epochs']}", "Median epoch, s": f"{run.history['seconds'].median():,.0f}",
-                "Parameters": f"{f['parameters']:,}", "Backend": f"{f['backend']}, {f['precision']}",
+                "Best epoch": f"{f['best_epoch']} of {f['epochs']}",
+                "Median epoch, s": f"{run.history['seconds'].median():,.0f}",
+                "Parameters": f"{f['parameters']:,}",
+                "Backend": f"{f['backend']}, {f['precision']}",
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 

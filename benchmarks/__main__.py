@@ -1,0 +1,76 @@
+"""`python -m benchmarks` measures everything and renders benchmarks/README.md; `... NAME` measures one and prints."""
+
+import importlib
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.common import Result
+from boneage.paths import write_text
+
+HERE = Path(__file__).parent
+NAMES = ("startup", "input_pipeline", "prepare", "epoch", "memory", "determinism", "gradcam")
+LIBRARIES = ("keras", "tensorflow", "numpy", "pandas", "scipy", "opencv-python-headless", "pillow")
+BEGIN, END = "<!-- results: rendered by python -m benchmarks -->", "<!-- end of results -->"
+
+
+def main(wanted: list[str]) -> None:
+    unknown = set(wanted) - set(NAMES)
+    if unknown:
+        sys.exit(f"error: no benchmark {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+    document = {
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "results": [],
+    }
+    for name in wanted or NAMES:
+        print(f"{name}: measuring ...", flush=True)
+        for result in importlib.import_module(f"benchmarks.{name}").run():
+            print(f"  {result.name}: {_number(result.value)} {result.unit}{_verdict(result.ok)}", flush=True)
+            document["results"].append(
+                {"benchmark": name, **vars(result), "value": _rounded(result.value), "ok": result.ok}
+            )
+    if not wanted:
+        write_text(HERE / "results.json", json.dumps(document, indent=1) + "\n")
+        readme = (HERE / "README.md").read_text(encoding="utf-8")
+        before, _, rest = readme.partition(BEGIN)
+        write_text(HERE / "README.md", f"{before}{BEGIN}\n{table(document)}\n{END}{rest.partition(END)[2]}")
+
+
+def table(document: dict) -> str:
+    """The Markdown of a results.json: one row a number."""
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    lines = [
+        f"{document['cores']} cores ({document['machine']}), load {document['load_before']} before; {versions}.\n",
+        "| Benchmark | What | Measured | Target | Met |",
+        "|---|---|--:|--:|:-:|",
+    ]
+    for row in document["results"]:
+        result = Result(*(row[key] for key in ("name", "value", "unit", "target", "direction")))
+        target = "" if result.target is None else f"{result.direction} {result.target:g} {result.unit}"
+        met = {None: "", True: "yes", False: "**no**"}[result.ok]
+        lines.append(
+            f"| {row['benchmark']} | {result.name} | {_number(result.value)} {result.unit} | {target} | {met} |"
+        )
+    return "\n".join(lines)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{_rounded(value):.3g}"
+
+
+def _verdict(ok: bool | None) -> str:
+    return {None: "", True: "  (target met)", False: "  (TARGET MISSED)"}[ok]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,240 @@
+"""From finished runs and radiographs to a Grad-CAM figure and the numbers beside it."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from boneage.config import TrainConfig
+from boneage.data.cache import GEOMETRY, Cache, open_or_prepare
+from boneage.data.decode import decode_grey, read_bytes
+from boneage.data.frame import to_square
+from boneage.errors import BoneageError
+from boneage.explain import figures
+from boneage.explain.gradcam import GradCAM, enlarge, to_original
+from boneage.labels import GROUP_COLUMNS, MONTHS_PER_YEAR
+from boneage.models.predict import inputs_of
+from boneage.models.weights import load_model
+from boneage.paths import write_csv
+
+YOUNGEST, OLDEST = 2, 17  # years: the span over which `choose` spreads its images
+SHOWN = 512  # pixels: a file's longer side in the figure, at most
+
+
+def explain(
+    runs: list[Path],
+    data: str | Path,
+    out: Path,
+    ids: list[str] | None = None,
+    set_name: str = "holdout",
+    target: str = "older",
+    count: int = 6,
+) -> Path:
+    """The same hands of a data set through several runs.
+
+    Parameters
+    ----------
+    runs
+        Finished run folders: one column each.
+    data
+        A folder of radiographs or a cache.
+    out
+        The figure, a `.png` of at most 500 kB; a table of the same name, `.csv`, is written beside it.
+    ids
+        Which images; None: `count` of them by the rule of `choose`, from `set_name` of the runs' splits.
+    target
+        "older", "younger", or an age group; see `boneage.explain.gradcam`.
+
+    Returns
+    -------
+    Path
+        `out`. The table has one row an image and run: `id`, `run`, `male`, `reference_months`, `predicted_months`,
+        `sex_effect_months` (prediction as given minus the one with the other sex), `p_0_5` .. `p_15_20` (each by head),
+        `target`, and `energy_inside`: the share of the map that lies on the radiograph and not on its padding (empty
+        for a map that is zero everywhere).
+
+    Raises
+    ------
+    BoneageError
+        An unfinished run, a target that one of the models has not, an id that the data lacks.
+    """
+    configs = _configs(runs)
+    cache = open_or_prepare(data, max(config.size for config in configs))
+    rows = cache.rows(ids) if ids else choose(cache, _common(runs, set_name), count)
+    maps, tables = _explain(runs, configs, cache, rows, target)
+    shown = [enlarge(of_run, cache.size, cache.size) for of_run in maps]
+    _write(
+        [np.asarray(cache.images[row]) for row in rows["row"]], rows, shown, configs, tables, target, cache.phantom, out
+    )
+    return out
+
+
+def explain_files(
+    runs: list[Path], files: list[Path], male: int, out: Path, target: str = "older"
+) -> list[list[np.ndarray]]:
+    """Radiograph files through several runs; figure and table as `explain` writes them.
+
+    Parameters
+    ----------
+    files
+        Images of any kind that `boneage.data.decode` reads.
+    male
+        Sex of all of them: 1 or 0.
+
+    Returns
+    -------
+    maps
+        `maps[run][file]`, (height, width) float32, 0..1, in the frame of the file.
+
+    Raises
+    ------
+    BoneageError
+        A file that cannot be used, by name, and what `explain` raises.
+    """
+    configs = _configs(runs)
+    if not files:
+        raise BoneageError("no image file to explain; give at least one")
+    greys = [_read(file) for file in files]
+    cache = _as_cache(files, greys, male, max(config.size for config in configs))
+    rows = cache.index
+    maps, tables = _explain(runs, configs, cache, rows, target)
+    originals = [
+        [
+            to_original(cam, _matrix(row), *grey.shape, cache.size)
+            for cam, row, grey in zip(of_run, rows.itertuples(), greys, strict=True)
+        ]
+        for of_run in maps
+    ]
+    pictures = [_shown(_windowed(grey, row)) for grey, row in zip(greys, rows.itertuples(), strict=True)]
+    shown = [[_shown(cam) for cam in of_run] for of_run in originals]
+    _write(pictures, rows, shown, configs, tables, target, _of_phantoms(runs), out)
+    return originals
+
+
+def choose(cache: Cache, ids, count: int) -> pd.DataFrame:
+    """Rows of the images nearest to `count` ages spread evenly over 2 to 17 years, girls and boys by turns.
+
+    The rule looks at reference age and sex only, never at a prediction: nobody can pick the pretty ones. Of equally
+    near ones it takes the first in the index; where there are fewer images than `count`, all of them.
+    """
+    index = cache.index[cache.index["id"].isin(set(ids)) & cache.index["months"].notna()]
+    if index.empty:
+        raise BoneageError("no image with a reference age to choose from; name images by id, or another set")
+    taken = []
+    for turn, years in enumerate(np.linspace(YOUNGEST, OLDEST, min(count, len(index)))):
+        left = index.drop(index=taken)
+        of_sex = left[left["male"] == turn % 2]
+        pool = of_sex if len(of_sex) else left
+        taken.append((pool["months"] - years * MONTHS_PER_YEAR).abs().idxmin())
+    return index.loc[taken].reset_index(drop=True)
+
+
+def _configs(runs: list[Path]) -> list[TrainConfig]:
+    if not runs:
+        raise BoneageError("no run to explain; give at least one run folder, such as outputs/EfficientNetB0/joint")
+    return [TrainConfig.load(Path(run) / "config.json") for run in runs]
+
+
+def _common(runs: list[Path], set_name: str) -> set[str]:
+    """Ids that lie in the set in the split of every run: nothing that one of them was trained on."""
+    splits = [pd.read_csv(Path(run) / "split.csv", dtype=str, keep_default_na=False) for run in runs]
+    return set.intersection(*[set(split["id"][split["set"] == set_name]) for split in splits])
+
+
+def _of_phantoms(runs: list[Path]) -> bool:
+    """Whether one of the runs has learnt from synthetic drawings: its figure must say so on any radiograph."""
+    return any(json.loads((Path(run) / "run.json").read_text())["phantom"] for run in runs)
+
+
+def _explain(
+    runs, configs, cache: Cache, rows: pd.DataFrame, target: str
+) -> tuple[list[np.ndarray], list[pd.DataFrame]]:
+    """For each run the maps, (images, size, size), and the rows of the table."""
+    all_maps, tables = [], []
+    for run, config in zip(tqdm(runs, desc="explaining", unit="run"), configs, strict=True):
+        inputs = inputs_of(cache, rows, config.size)
+        gradcam = GradCAM(load_model(Path(run) / "model.keras"))
+        maps, outputs = gradcam(inputs["image"], inputs["sex"], target)
+        table = rows[["id"]].assign(run=f"{config.backbone}/{config.run_name}", male=rows["male"])
+        table["reference_months"] = rows["months"]
+        if "months" in outputs:
+            table["predicted_months"] = outputs["months"][:, 0]
+            table["sex_effect_months"] = gradcam.sex_effect(inputs["image"], inputs["sex"])
+        if "groups" in outputs:
+            table[list(GROUP_COLUMNS)] = outputs["groups"]
+        table["target"] = target
+        table["energy_inside"] = [
+            energy_inside(cam, row, cache.size) for cam, row in zip(maps, rows.itertuples(), strict=True)
+        ]
+        all_maps.append(maps)
+        tables.append(table)
+    return all_maps, tables
+
+
+def energy_inside(cam: np.ndarray, row, square: int) -> float:
+    """Share of a map (S, S) that lies on the radiograph, not on its padding; NaN for a map that is zero everywhere.
+
+    `row` has the columns of a cache's index, whose geometry leads to a square of `square` px.
+    """
+    film = np.ones((int(row.height), int(row.width)), "float32")
+    inside = cv2.warpAffine(film, _matrix(row), (square, square), flags=cv2.INTER_NEAREST)
+    inside = cv2.resize(inside, cam.shape, interpolation=cv2.INTER_AREA)
+    return float((cam * inside).sum() / cam.sum()) if cam.any() else np.nan
+
+
+def _matrix(row) -> np.ndarray:
+    return np.array([[row.m00, row.m01, row.m02], [row.m10, row.m11, row.m12]])
+
+
+def _write(pictures, rows, maps, configs, tables, target: str, phantom: bool, out: Path) -> None:
+    hands = [
+        figures.Hand(row.id, picture, row.male, None if np.isnan(row.months) else row.months)
+        for picture, row in zip(pictures, rows.itertuples(), strict=True)
+    ]
+    backbones = [config.backbone for config in configs]
+    twice = len(set(backbones)) < len(backbones)
+    explanations = [
+        figures.Explanation(
+            f"{config.backbone} {config.run_name}" if twice else config.backbone,
+            config.backbone,
+            list(of_run),
+            table["predicted_months"].to_numpy() if "predicted_months" in table else None,
+            table[list(GROUP_COLUMNS)].to_numpy() if GROUP_COLUMNS[0] in table else None,
+        )
+        for config, of_run, table in zip(configs, maps, tables, strict=True)
+    ]
+    figures.save(figures.explain_figure(hands, explanations, target, phantom), out)
+    write_csv(Path(out).with_suffix(".csv"), pd.concat(tables, ignore_index=True))
+
+
+def _read(file: Path) -> np.ndarray:
+    try:
+        return decode_grey(read_bytes(file))
+    except BoneageError as error:
+        raise BoneageError(f"{file}: {error}") from error
+
+
+def _as_cache(files, greys, male: int, size: int) -> Cache:
+    """Files as a cache in memory, so that they reach the models on the same way as a data set does."""
+    squares, index = [], []
+    for row, (file, grey) in enumerate(zip(files, greys, strict=True)):
+        try:
+            square, matrix, window = to_square(grey, size)
+        except BoneageError as error:
+            raise BoneageError(f"{file}: {error}") from error
+        squares.append(square)
+        geometry = dict(zip(GEOMETRY, [*matrix.ravel(), *window, *grey.shape], strict=True))
+        index.append({"id": Path(file).name, "row": row, "months": np.nan, "male": male} | geometry)
+    return Cache(Path(), np.stack(squares), pd.DataFrame(index), {"size": size, "phantom": False})
+
+
+def _windowed(grey: np.ndarray, row) -> np.ndarray:
+    return (np.clip((grey.astype("float32") - row.low) / (row.high - row.low), 0, 1) * 255).round().astype(np.uint8)
+
+
+def _shown(picture: np.ndarray) -> np.ndarray:
+    scale = min(1.0, SHOWN / max(picture.shape))
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,206 @@
+"""Grad-CAM beside the radiograph it explains, and where on the line of ages each model puts the hand."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from boneage import style
+from boneage.labels import GROUP_EDGES, GROUPS, MONTHS_PER_YEAR, SEX_NAMES, years_and_months
+from boneage.paths import atomic
+
+CONTOUR = 0.5  # of the map's maximum: outlined, so that grey print shows it too
+WIDTH, FOOT, LANE = 9.0, 0.6, 0.33  # inches: of the figure, below the rows, of a model on the line of ages
+REFERENCE = {"color": "black", "lw": 1.4, "ls": (0, (3, 1.5)), "zorder": 3}
+CAPTIONS = {"older": "what pushes the estimate up", "younger": "what pushes the estimate down"}
+
+
+@dataclass(frozen=True)
+class Hand:
+    """A row of the figure."""
+
+    name: str
+    image: np.ndarray  # (H, W) uint8
+    male: int
+    reference: float | None  # months
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one model says of the hands: a column of maps and a lane on every line of ages."""
+
+    name: str  # as printed
+    backbone: str  # decides the colour
+    maps: list[np.ndarray]  # one a hand, float32 0..1, of the hand's image's shape
+    months: np.ndarray | None  # (hands,), where the model has that head
+    groups: np.ndarray | None  # (hands, 4) probabilities, likewise
+
+
+def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
+    """A map over a radiograph, the bone still to be seen through it.
+
+    The heat is laid on the thicker the higher it is, and is lit by the radiograph below.
+
+    Parameters
+    ----------
+    image
+        (H, W) uint8.
+    cam
+        (H, W), 0..1.
+
+    Returns
+    -------
+    array, shape (H, W, 3), uint8, RGB
+    """
+    grey = image[..., None] / 255
+    heat = heatmap()(cam)[..., :3] * (0.7 + 0.3 * grey)
+    alpha = 0.75 * np.clip(cam, 0, 1)[..., None] ** 0.7
+    return (255 * ((1 - alpha) * 0.85 * grey + alpha * heat)).round().astype(np.uint8)
+
+
+def heatmap():
+    """The colours of the house's heat map without its darkest part, which over a radiograph would read as film."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(matplotlib.colormaps[style.HEATMAP](np.linspace(0.25, 1, 256)))
+
+
+def explain_figure(hands: list[Hand], explanations: list[Explanation], target: str, phantom: bool):
+    """The same hands across models.
+
+    One row a hand: its radiograph, one overlay a model, and a line of ages from 0 to 20 years with the reference and
+    one lane a model: predicted age, and the probability of each age group as shade.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    columns = 1 + len(explanations)
+    side = min(1.75, 6.7 / columns)  # inches of a picture
+    line = WIDTH - columns * side
+    tallest = max(hand.image.shape[0] / hand.image.shape[1] for hand in hands)
+    row = max(side * tallest + 0.42, LANE * len(explanations) + 0.45)
+    figure, axes = style.new_figure(
+        WIDTH, row * len(hands) + FOOT, nrows=len(hands), ncols=columns + 1, squeeze=False,
+        gridspec_kw={"width_ratios": [side] * columns + [line]},
+    )  # fmt: skip
+    foot = FOOT / figure.get_figheight()
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01, rect=(0, foot, 1, 1 - foot))
+    for i, (hand, (radiograph, *overlays, ages)) in enumerate(zip(hands, axes, strict=True)):
+        _picture(radiograph, np.repeat(hand.image[..., None], 3, -1))
+        radiograph.set_title(_about(hand), fontsize=7.5, loc="left", pad=3)
+        for explanation, ax in zip(explanations, overlays, strict=True):
+            _picture(ax, overlay(hand.image, explanation.maps[i]), explanation.maps[i])
+            ax.set_title(_says(explanation, i), fontsize=7.5, loc="left", pad=3, color=_ink(explanation.backbone))
+        age_line(ages, hand.reference, explanations, i)
+        ages.set_box_aspect((LANE * len(explanations) + 0.1) / (line - 0.35))
+    axes[-1, -1].set_xlabel("bone age (years)", fontsize=8, labelpad=1)
+    _foot(figure, target, phantom)
+    return figure
+
+
+def save(figure, path: Path, limit: int = 500_000) -> Path:
+    """Write a figure full of radiographs as PNG of at most `limit` bytes, as sharp as fits.
+
+    Grey levels are rounded to 64: film grain, which nobody sees at this size, is most of what a PNG would store.
+    """
+    from matplotlib import rc_context
+
+    for dpi in (150, 130, 115, 100, 80):
+        drawn, small = io.BytesIO(), io.BytesIO()
+        with rc_context(style.RC):
+            figure.savefig(drawn, dpi=dpi, metadata={"Software": None})
+        Image.open(drawn).convert("RGB").point(lambda v: min(255, (v + 2) // 4 * 4)).save(small, "PNG", optimize=True)
+        if small.tell() <= limit:
+            break
+    with atomic(path) as part:
+        part.write_bytes(small.getvalue())
+    return path
+
+
+def age_line(ax, reference: float | None, explanations: list[Explanation], row: int) -> None:
+    """A line of ages, 0 to 20 years: a lane a model, the reference (months) across all lanes."""
+    from matplotlib.patheffects import withStroke
+
+    edges = np.array(GROUP_EDGES) / MONTHS_PER_YEAR
+    for lane, explanation in enumerate(explanations):
+        colour = style.colour(explanation.backbone)
+        chances = np.zeros(len(GROUPS)) if explanation.groups is None else explanation.groups[row]
+        shades = [(colour, 0.08 + 0.6 * chance) for chance in chances]
+        ax.barh([lane] * len(GROUPS), np.diff(edges), 0.5, edges[:-1], color=shades, edgecolor="white")
+        for middle, chance in zip((edges[1:] + edges[:-1]) / 2, chances, strict=True):
+            if chance >= 0.1:
+                words = ax.text(middle, lane - 0.27, f"{chance:.0%}", fontsize=7, ha="center", va="bottom", zorder=5)
+                words.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the reference's line
+        if explanation.months is not None:
+            years = explanation.months[row] / MONTHS_PER_YEAR
+            ax.plot(years, lane, "D", ms=7, mfc=colour, mec="white", mew=1.2, zorder=4, clip_on=False)
+    if reference is not None:
+        ax.axvline(reference / MONTHS_PER_YEAR, **REFERENCE)
+    ax.set(xlim=(0, edges[-1]), ylim=(len(explanations) - 0.6, -0.75), yticks=[], xticks=edges)
+    ax.set_xticks(range(int(edges[-1]) + 1), minor=True)
+    ax.tick_params(labelsize=8)
+    ax.spines["left"].set_visible(False)
+    ax.grid(False)
+
+
+def _about(hand: Hand) -> str:
+    lines = [f"{SEX_NAMES[hand.male]}, image {hand.name}"]
+    if hand.reference is not None:
+        lines.append(f"ref. {years_and_months(hand.reference)} ({hand.reference:.0f} mo)")
+    return "\n".join(lines)
+
+
+def _says(explanation: Explanation, row: int) -> str:
+    if explanation.months is None:
+        chances = explanation.groups[row]
+        said = f"{GROUPS[chances.argmax()]} years ({chances.max():.0%})".replace("-", "\u2013")
+    else:
+        months = float(explanation.months[row])
+        said = f"{years_and_months(months)} ({months:.0f} mo)"
+    return f"{explanation.name}\n{said}"
+
+
+def _ink(backbone: str) -> tuple:
+    """A backbone's colour, dark enough for small print."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.75 * c for c in to_rgb(style.colour(backbone)))
+
+
+def _picture(ax, picture: np.ndarray, cam: np.ndarray | None = None) -> None:
+    ax.imshow(picture, interpolation="bilinear")
+    if cam is not None and cam.max() > CONTOUR:
+        ax.contour(cam, [CONTOUR], colors="white", linewidths=0.7)
+    ax.set_axis_off()
+
+
+def _foot(figure, target: str, phantom: bool) -> None:
+    """What the colours and marks mean, in the room below the rows."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    inch = 1 / figure.get_figheight()
+    bar = figure.add_axes((0.045, 0.42 * inch, 0.11, 0.1 * inch))
+    figure.colorbar(ScalarMappable(cmap=heatmap()), cax=bar, orientation="horizontal", ticks=[])
+    for x, word, side in ((0.04, "low", "right"), (0.16, "high", "left")):
+        figure.text(x, 0.47 * inch, word, fontsize=8, ha=side, va="center")
+    what = CAPTIONS.get(target, f"what speaks for {target} years".replace("-", "\u2013"))
+    figure.text(0.205, 0.47 * inch, f"Grad-CAM: {what}", fontsize=8, va="center")
+    marks = [
+        Line2D([], [], marker="D", ls="", ms=6, mfc="grey", mec="white", label="predicted"),
+        Line2D([], [], **REFERENCE, label="reference"),
+        Patch(color=("grey", 0.5), label="probability of the age group"),
+    ]
+    figure.legend(
+        handles=marks, fontsize=8, ncols=3, loc="center right", bbox_to_anchor=(1, 0.47 * inch), frameon=False,
+        handletextpad=0.4, columnspacing=1.2, borderaxespad=0, borderpad=0,
+    )  # fmt: skip
+    note = "White outline: half of a map's maximum. Research use only; not a medical device."
+    figure.text(0.01, 0.07 * inch, note, fontsize=8, va="bottom", color="#555555")
+    if phantom:
+        style.mark_phantom(figure)

@@ -1,0 +1,137 @@
+"""Augmentation: one warp and one table, drawn within its limits, and nothing at evaluation."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from boneage.config import Augmentation
+from boneage.data import augment
+from boneage.data.phantom import render
+
+NONE = Augmentation(rotation=0, scale=0, shift=0, flip=0, brightness=0, contrast=0, gamma=1.0, equalise=0)
+
+
+@pytest.fixture
+def square():
+    return cv2.resize(render(120, 1, 3, height=192).image, (64, 64), interpolation=cv2.INTER_AREA)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_evaluation_reads_the_cached_bytes_as_they_are(square):
+    np.testing.assert_array_equal(augment.sample(square, 64), square)
+
+
+def test_the_identity_map_changes_nothing(square):
+    np.testing.assert_array_equal(augment.sample(square, 64, np.eye(3)), square)
+
+
+def test_no_augmentation_is_what_evaluation_sees(square):
+    for size in (64, 48, 32, 100):
+        np.testing.assert_array_equal(augment.augmented(square, size, rng(), NONE), augment.sample(square, size))
+
+
+def test_flip_mirrors_left_and_right(square):
+    np.testing.assert_array_equal(augment.augmented(square, 64, rng(), replace(NONE, flip=1.0)), square[:, ::-1])
+
+
+def test_a_quarter_turn_moves_each_pixel_where_it_belongs(square):
+    clockwise = np.array([[0.0, -1, 1], [1, 0, 0], [0, 0, 1]])  # (u, v) -> (1 - v, u), y down
+    turned = augment.sample(square, 64, clockwise)
+    assert turned[10, 64 - 1 - 20] == square[20, 10]
+    np.testing.assert_array_equal(turned, np.rot90(square, -1))
+
+
+def test_a_shift_is_a_share_of_the_side(square):
+    right = np.array([[1.0, 0, 0.25], [0, 1, 0], [0, 0, 1]])
+    shifted = augment.sample(square, 64, right)
+    assert (shifted[:, :15] == 0).all()
+    np.testing.assert_array_equal(shifted[:, 16:], square[:, :48])
+
+
+def test_halving_averages_areas():
+    blocks = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4) * 10, np.array([[1, 1], [1, 1]], np.uint8))
+    blocks[0, 0] += 8  # a mean of 2 over the first block
+    expected = np.arange(16).reshape(4, 4) * 10
+    expected[0, 0] = 2
+    np.testing.assert_array_equal(augment.sample(blocks, 4), expected)
+
+
+@pytest.mark.parametrize("size", [16, 31, 48, 64, 90])
+def test_the_size_asked_for_comes_out(square, size):
+    image = augment.augmented(square, size, rng(), Augmentation())
+    assert image.shape == (size, size)
+    assert image.dtype == np.uint8
+
+
+def test_size_does_not_move_the_content(square):
+    """The same map at two sizes shows the same place: pixel centres, not corners, are matched."""
+    unit_map = augment.random_affine(rng(5), Augmentation())
+    small, large = (augment.sample(square, s, unit_map) for s in (48, 96))
+    shrunk = cv2.resize(large, (48, 48), interpolation=cv2.INTER_AREA)
+    difference = np.abs(small.astype(int) - shrunk)
+    assert np.median(difference) <= 2
+    assert np.corrcoef(small.ravel(), shrunk.ravel())[0, 1] > 0.995
+
+
+def test_all_geometry_is_one_warp(square, monkeypatch):
+    warps = []
+    warp = cv2.warpAffine
+    monkeypatch.setattr(cv2, "warpAffine", lambda *a, **k: warps.append(1) or warp(*a, **k))
+    for size in (64, 48, 32):
+        augment.augmented(square, size, rng(), Augmentation())
+    assert len(warps) == 3
+
+
+def test_geometry_stays_within_its_limits():
+    limits = Augmentation(rotation=20, scale=0.15, shift=0.08, flip=0.5)
+    flips = 0
+    for seed in range(300):
+        made = augment.random_affine(rng(seed), limits)
+        size = np.sqrt(abs(np.linalg.det(made[:2, :2])))
+        assert 0.85 <= size <= 1.15
+        assert np.abs((made @ (0.5, 0.5, 1))[:2] - 0.5).max() <= 0.08 + 1e-12
+        assert np.degrees(np.arccos(made[1, 1] / size)) <= 20 + 1e-9  # down stays down
+        flips += np.linalg.det(made[:2, :2]) < 0
+    assert 120 < flips < 180
+
+
+def test_tone_keeps_the_order_of_grey_levels(square):
+    for seed in range(200):
+        table = augment.random_tone(rng(seed), replace(Augmentation(), equalise=0.0), square)
+        assert table.shape == (256,)
+        assert table.dtype == np.uint8
+        assert (np.diff(table.astype(int)) >= 0).all()
+
+
+def test_gamma_is_drawn_as_often_above_one_as_below(square):
+    only = replace(NONE, gamma=2.0)
+    middle = [augment.random_tone(rng(s), only, square)[128] for s in range(400)]
+    assert min(middle) >= 64  # 0.502 ** 2
+    assert max(middle) <= 181  # 0.502 ** 0.5
+    assert 170 < sum(m > 128 for m in middle) < 230
+
+
+def test_equalisation_spreads_the_levels_of_the_picture_and_not_of_its_padding():
+    image = np.zeros((20, 20), np.uint8)
+    image[:5], image[5:10] = 100, 101  # two levels, half each, beside padding
+    table = augment.random_tone(rng(), replace(NONE, equalise=1.0), image)
+    assert (table[99], table[100], table[101]) == (0, 128, 255)
+
+
+def test_the_same_seed_gives_the_same_sample(square):
+    one, two, other = (augment.augmented(square, 48, rng(s), Augmentation()) for s in (7, 7, 8))
+    np.testing.assert_array_equal(one, two)
+    assert (one != other).mean() > 0.3
+
+
+def test_the_cached_bytes_are_left_alone(square):
+    before = square.copy()
+    square.flags.writeable = False  # as the memory map is
+    for seed in range(5):
+        augment.augmented(square, 32, rng(seed), Augmentation())
+    np.testing.assert_array_equal(square, before)
