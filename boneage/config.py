@@ -54,7 +54,7 @@ class TrainConfig:
     clip_norm: float = 1.0  # of the whole gradient
     average: float = 0.997  # momentum of the weight average; 0: none
     batchnorm_batches: int = 40  # training batches that re-estimate BatchNorm statistics; 0: none
-    patience: int = 5  # epochs without a better validation score before stopping
+    patience: int = 5  # epochs of the last stage without a better validation score before stopping
     huber_months: float = 12.0  # error at which the regression loss turns from squared to absolute
     classification_weight: float = 0.5  # of the cross-entropy in the joint loss
 

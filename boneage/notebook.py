@@ -137,7 +137,7 @@ def say(*sentences: str) -> None:
     """Show Markdown: a sentence computed from the figure that it stands under cannot contradict it."""
     from IPython.display import Markdown, display  # only where there is a notebook
 
-    display(Markdown(" ".join(sentences)))
+    display(Markdown(re.sub(r"(?<=\d)%", " %", " ".join(sentences))))  # percent as everywhere else in the house
 
 
 def points(*sentences: str) -> None:
@@ -152,7 +152,7 @@ def settings(of: TrainConfig) -> pd.DataFrame:
     values |= {f"augmentation.{k}": v for k, v in values.pop("augmentation").items()}
     values["initial_weights"] = Path(values["initial_weights"]).name  # a path is nobody else's business
     rows = [(name, str(v), comments.get(name.split(".")[-1], "")) for name, v in values.items()]
-    return pd.DataFrame(rows, columns=["setting", "value", "what it is"]).set_index("setting")
+    return pd.DataFrame(rows, columns=["setting", "value", "what it is"])
 
 
 def gallery(pictures: dict[str, np.ndarray], columns: int, phantom: bool, **imshow):

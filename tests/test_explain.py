@@ -266,6 +266,19 @@ def test_overlay_leaves_cold_places_grey_and_bone_brighter_than_flesh():
         assert (picture[:, 1].astype(int).sum(-1) > picture[:, 0].astype(int).sum(-1) + 30).all()
 
 
+def test_a_hand_without_heat_says_so_in_its_picture():
+    hand = figures.Hand("7", np.zeros((8, 8), np.uint8), 1, 100.0)
+    maps = [np.zeros((8, 8), np.float32), np.eye(8, dtype=np.float32)]
+    told = [
+        figures.Explanation(name, name, [cam], np.array([99.6]), None) for name, cam in zip("AB", maps, strict=True)
+    ]
+    _, cold, hot, _ = figures.explain_figure([hand], told, "older", phantom=False).axes[:4]
+
+    assert [t.get_text() for t in cold.texts] == ["no heat: the map is zero"]
+    assert not hot.texts
+    assert cold.get_title(loc="left") == "A\n8 y 4 mo (100 mo)"
+
+
 def index_of(months, male) -> Cache:
     table = pd.DataFrame({"id": [f"h{i}" for i in range(len(months))], "months": months, "male": male})
     return Cache(None, None, table, {})

@@ -360,6 +360,14 @@ def test_training_stops_early_and_exports_its_best_epoch(small, phantom_cache, t
     assert not same(watched["validated"][1], watched["validated"][3])
 
 
+def test_only_epochs_of_the_last_size_compete(small, phantom_cache, tmp_path, monkeypatch):
+    scores = iter([1.0, 9.0, 8.0])  # the small images do best, and do not count
+    monkeypatch.setattr(train._Run, "score", lambda self, size: {"val_mae": (s := next(scores)), "score": s})
+    config = small(head="regression", patience=1, stages=(Stage(24, 1), Stage(32, 2)))
+    folder = train.train(config, phantom_cache.folder, tmp_path)
+    assert json.loads((folder / "run.json").read_text())["best_epoch"] == 3
+
+
 def test_stages_change_the_size_and_the_schedule_ends_at_nought(small, phantom_cache, tmp_path):
     config = small(head="classification", stages=(Stage(24, 1), Stage(32, 1), Stage(48, 2)), ramp_steps=10_000)
     run = train.train(config, phantom_cache.folder, tmp_path)

@@ -175,6 +175,8 @@ def _picture(ax, picture: np.ndarray, cam: np.ndarray | None = None) -> None:
     ax.imshow(picture, interpolation="bilinear")
     if cam is not None and cam.max() > CONTOUR:
         ax.contour(cam, [CONTOUR], colors="white", linewidths=0.7)
+    if cam is not None and not cam.any():
+        ax.text(0.5, 0.02, "no heat: the map is zero", fontsize=7, color="white", ha="center", transform=ax.transAxes)
     ax.set_axis_off()
 
 

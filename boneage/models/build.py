@@ -49,7 +49,8 @@ def build(config: TrainConfig, months_mean: float, months_sd: float, size: int |
         coded = layers.Rescaling(0.0, name=HEAD_PREFIX + "sex_off", dtype="float32")(coded)
     coded = layers.Dense(32, "relu", name=HEAD_PREFIX + "sex", dtype="float32")(coded)
     x = layers.Concatenate(name=HEAD_PREFIX + "join", dtype="float32")([pooled, coded])
-    x = layers.Dropout(config.dropout, name=HEAD_PREFIX + "dropout", dtype="float32")(x)
+    # Without a seed of its own PyTorch would draw from a global state, which no checkpoint holds.
+    x = layers.Dropout(config.dropout, seed=config.seed, name=HEAD_PREFIX + "dropout", dtype="float32")(x)
     x = layers.Dense(config.dense, "relu", name=HEAD_PREFIX + "dense", dtype="float32")(x)
     outputs = {}
     if config.head in ("joint", "regression"):

@@ -219,7 +219,6 @@ def error_by_age_and_sex(runs: Runs) -> Figure:
         ax.axhline(run.summary.value["mae"], color=GREY, linestyle="--", linewidth=1, zorder=0)
         ax.set_xticks(where, GROUPS)
         ax.set_xlim(-0.5, len(GROUPS) - 0.5)
-        ax.set_ylim(bottom=0)
         ax.set(xlabel="reference bone age, years\n(small numbers: images)", ylabel="MAE, months")
         ax.legend(loc="upper right", ncols=2, fontsize=9)
     top = max(ax.get_ylim()[1] for ax in axes)

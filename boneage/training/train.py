@@ -128,8 +128,10 @@ class _Run:
             self.compile()
             self.folder.checkpoint.restore(self.model)
         line = LiveLine(c, self.steps, progress.epoch)
-        while progress.epoch < c.epochs and progress.epoch - progress.best_epoch <= c.patience:
+        while progress.epoch < c.epochs and not self.stops_early(progress):
             size, begin = c.stage_of(progress.epoch).size, time.perf_counter()
+            if progress.epoch and size != c.stage_of(progress.epoch - 1).size:
+                progress.best_score = float("inf")  # what ships is made for the last size: only its epochs compete
             line.open(progress.epoch, size)
             batches = TrainingBatches(self.cache, self.rows["train"], c, size, progress.epoch)
             logs = self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[line.callback()]).history
@@ -151,6 +153,11 @@ class _Run:
             self.folder.checkpoint.save(self.model, {"progress": vars(progress), "started": started})
             line.close(record, progress)
         return started | {"best_epoch": progress.best_epoch + 1, "seconds": progress.seconds, "epochs": progress.epoch}
+
+    def stops_early(self, progress: Progress) -> bool:
+        """Whether the last stage has gone on for too long without a better validation score."""
+        c = self.config
+        return c.stage_of(progress.epoch) is c.stages[-1] and progress.epoch - progress.best_epoch > c.patience
 
     def warm_up_head(self) -> None:
         """A short training of the head alone, so that its random gradients do not tear up the backbone."""
