@@ -18,6 +18,7 @@ from boneage.data.cache import Cache, default_folder, open_cache, prepare
 from boneage.data.sources import PHANTOM_MARK
 from boneage.errors import BoneageError
 from boneage.paths import cache_root, find_data, outputs_root
+from boneage.report import tables
 from boneage.report.runs import Run, Runs, best, find_runs
 
 PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "pandas", "opencv-python-headless", "matplotlib")
@@ -153,6 +154,15 @@ def settings(of: TrainConfig) -> pd.DataFrame:
     values["initial_weights"] = Path(values["initial_weights"]).name  # a path is nobody else's business
     rows = [(name, str(v), comments.get(name.split(".")[-1], "")) for name, v in values.items()]
     return pd.DataFrame(rows, columns=["setting", "value", "what it is"])
+
+
+def paired(runs: Runs) -> str:
+    """Differences of the runs, image by image, in Markdown, or why there are none."""
+    table = tables.shown_differences(runs)
+    if table.empty:
+        return "No other run was reported on the same images, so there is nothing to subtract yet."
+    note = "An interval that holds zero means that these images cannot tell the two apart."
+    return f"{tables.to_markdown(table)}\n\n{tables.PAIRED_NOTE} {note}"
 
 
 def gallery(pictures: dict[str, np.ndarray], columns: int, phantom: bool, **imshow):

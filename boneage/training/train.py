@@ -194,7 +194,6 @@ class _Run:
         )
         optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
         self._compile(optimizer)
-        optimizer.build(self.model.trainable_variables)
 
     def _compile(self, optimizer) -> None:
         c, losses, weights, metrics = self.config, {}, {}, {}
@@ -208,6 +207,13 @@ class _Run:
             weights["groups"] = c.classification_weight if c.head == "joint" else 1.0
             metrics["groups"] = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.model.compile(optimizer, loss=losses, loss_weights=weights, metrics=metrics)
+        optimizer.build(self.model.trainable_variables)
+        # On JAX and PyTorch `fit` would build what follows on a batch taken from its queue, and so shift the order of
+        # the first epoch's batches: of another epoch in a resumed run than in an uninterrupted one.
+        outputs = {k: keras.ops.ones((1, v.shape[-1])) for k, v in self.model.output.items()}
+        targets = {k: keras.ops.zeros((1, 1)) for k in outputs}
+        self.model.compute_loss(y=targets, y_pred=outputs)
+        self.model.compute_metrics(x=None, y=targets, y_pred=outputs)
 
     def re_estimate(self, epoch: int, size: int) -> None:
         batches = TrainingBatches(
