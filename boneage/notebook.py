@@ -90,14 +90,19 @@ def place(data: str = "", outputs: str = "", trained: Iterable[str] = ()) -> Pla
     here = Path.cwd()
     os.chdir(next((p for p in (here, *here.parents) if (p / "boneage" / "__init__.py").exists()), here))
     found = named or find_data()
-    if found and not named and not set(trained) <= {p.parents[1].name for p in outputs_root().glob("*/*/model.keras")}:
+    runs_of = {p.parents[1].name for p in (runs or outputs_root()).glob("*/*/model.keras")}
+    if found and not named and not _is_phantom(found) and not set(trained) <= runs_of:
         found = None
     found = found or sweeps.load("phantom").data(None)
     if not found.is_dir():
         raise BoneageError(f"no folder at {found}; leave DATA empty to run on the phantom")
-    cached = (found / "cache.json").exists()
-    phantom = open_cache(found).phantom if cached else (found / PHANTOM_MARK).exists()
+    phantom = _is_phantom(found)
     return Place(found, runs or (outputs_root() / "phantom" if phantom else outputs_root()), phantom)
+
+
+def _is_phantom(data: Path) -> bool:
+    """Of a folder of radiographs or a cache."""
+    return open_cache(data).phantom if (data / "cache.json").exists() else (data / PHANTOM_MARK).exists()
 
 
 def train(place: Place, backbones: Iterable[str], budget: str = "quick", stages: str = "") -> Runs:
