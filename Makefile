@@ -35,10 +35,10 @@ test: $(VENV)/installed-dev   ## tests, lint, floors and the notebooks on a tiny
 
 test-backends: $(VENV)/installed-dev   ## the same code on JAX and PyTorch
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-backends.txt
-	KERAS_BACKEND=jax $(PY) -m pytest $(BACKEND_TESTS)
-	KERAS_BACKEND=torch $(PY) -m pytest $(BACKEND_TESTS)
+	KERAS_BACKEND=jax $(PY) -m pytest -m "not slow" $(BACKEND_TESTS)
+	KERAS_BACKEND=torch $(PY) -m pytest -m "not slow" $(BACKEND_TESTS)
 
-BACKEND_TESTS = tests/test_build.py tests/test_weights.py tests/test_compiled.py tests/test_training.py tests/test_evaluate.py tests/test_explain.py
+BACKEND_TESTS = $(foreach t,build weights compiled training training_kill evaluate explain,tests/test_$(t).py)
 
 bench: $(VENV)/installed-dev   ## speed and memory, as ratios, into benchmarks/results
 	$(PY) -m benchmarks

@@ -105,6 +105,7 @@ def test_a_missing_file_is_named(tiny_config, tmp_path):
         load_initial(build(tiny_config, 120, 40), "Tiny", str(tmp_path / "gone.weights.h5"))
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_of_another_network_are_refused(tiny_config, tmp_path):
     other = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
     other.save_weights(tmp_path / "other.weights.h5")

@@ -16,7 +16,7 @@ def choose(config: TrainConfig) -> str:
     """The dtype policy to train under: `config.precision`, or for "auto" the faster one on this machine."""
     if config.precision != "auto":
         return config.precision
-    backbone = get(config.backbone).builder(include_top=False, weights=None, input_shape=(64, 64, 3))
+    backbone = get(config.backbone).builder(include_top=False, weights=None, input_shape=(None, None, 3))
     kinds = (layers.DepthwiseConv2D, layers.SeparableConv2D)
     depthwise = any(isinstance(layer, kinds) for layer in backbone.layers)
     return (
