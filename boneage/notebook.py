@@ -14,7 +14,7 @@ import pandas as pd
 
 from boneage import __version__, config, style, sweeps
 from boneage.config import TrainConfig, parse_stages
-from boneage.data.cache import Cache, default_folder, open_cache, prepare
+from boneage.data.cache import Cache, default_folder, open_cache, open_or_prepare, prepare
 from boneage.data.sources import PHANTOM_MARK
 from boneage.errors import BoneageError
 from boneage.paths import cache_root, find_data, outputs_root
@@ -63,14 +63,14 @@ class Place:
             f"Python {platform.python_version()}, boneage {__version__}, {packages}"
         )
 
-    def cache(self, size: int) -> Cache:
+    def cache(self, size: int, frame: str = "whole") -> Cache:
         """The prepared radiographs: the smallest cache of at least `size` px that there is, else a new one."""
         if (self.data / "cache.json").exists():
-            return open_cache(self.data)
-        made = cache_root().glob(f"{self.data.name}-*/cache.json")
+            return open_or_prepare(self.data, size, frame)
+        made = cache_root().glob(f"{default_folder(self.data, 0, frame).name[:-1]}*/cache.json")
         sizes = [int(end) for p in made if (end := p.parent.name.rpartition("-")[2]).isdigit()]
-        size = min((s for s in sizes if s >= size), default=size)
-        return prepare(self.data, size, default_folder(self.data, size))
+        size = min((s for s in sizes if s >= size and default_folder(self.data, s, frame).exists()), default=size)
+        return prepare(self.data, size, frame=frame)
 
 
 def place(data: str = "", outputs: str = "", trained: Iterable[str] = ()) -> Place:
@@ -123,7 +123,10 @@ def train(place: Place, backbones: Iterable[str], budget: str = "quick", stages:
         configs = [replace(c, stages=parse_stages(stages)) for c in configs]
     plan = sweeps.Campaign(tuple(configs), None)
     if any(said != "finished" for _, said in sweeps.state(plan, place.outputs)):
-        sweeps.run(plan, place.cache(max(s.size for c in configs for s in c.stages)).folder, place.outputs)
+        size = max(s.size for c in configs for s in c.stages)
+        frames = {c.frame for c in configs}
+        data = place.cache(size, *frames).folder if len(frames) == 1 else place.data
+        sweeps.run(plan, data, place.outputs)
     folders = [place.outputs / c.backbone / c.run_name for c in configs]
     return tuple(r for r in find_runs(place.outputs) if r.folder in folders)
 
@@ -134,7 +137,7 @@ def finished(place: Place) -> Runs:
         return ()
     runs: dict[str, list[Run]] = {}
     for run in find_runs(place.outputs):
-        if run.evaluated and run.phantom == place.phantom and run.has_months and run.has_groups:
+        if run.trained and run.evaluated and run.phantom == place.phantom and run.has_months and run.has_groups:
             runs.setdefault(run.backbone, []).append(run)
     return tuple(best(tuple(of_one)) for of_one in runs.values())
 

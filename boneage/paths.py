@@ -8,6 +8,11 @@ from pathlib import Path
 
 from boneage.errors import BoneageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 def outputs_root() -> Path:
     """`$BONEAGE_OUTPUTS`, else `outputs` in the current folder."""
@@ -57,6 +62,33 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise BoneageError(f"could not write {path} ({reason}); free some space or choose another folder") from error
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Work in `folder`, made if need be, while no other process does; no file is left and a killed process lets go.
+
+    Raises
+    ------
+    BoneageError
+        When another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network disks cannot lock a folder: there, as on Windows, nobody is warned
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BoneageError(
+                    f"another process is at work in {folder}; wait for its end, then try again"
+                ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -187,6 +187,19 @@ def test_killed_half_way_it_goes_on_where_it_was(spoilt, finished, tmp_path, mon
     assert contents(folder) == contents(finished.folder)
 
 
+def test_two_at_a_time_do_not_get_into_each_others_way(spoilt, finished, tmp_path):
+    folder = tmp_path / "hands-48"
+    process = start(spoilt, folder, "any")
+    while process.poll() is None and not (folder / "unfinished" / "mark").exists():
+        time.sleep(0.02)
+    with pytest.raises(BoneageError, match=r"another process is at work in .*hands-48; wait for its end"):
+        cache.prepare(spoilt, 48, folder)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    cache.prepare(spoilt, 48, folder)  # a killed one holds nothing
+    assert contents(folder) == contents(finished.folder)
+
+
 def unfinished(spoilt, folder, monkeypatch) -> Path:
     """Work that an error stopped with every image stored."""
     with monkeypatch.context() as patch:

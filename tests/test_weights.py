@@ -100,6 +100,21 @@ def test_a_normalisation_inside_computes_with_its_new_constants_at_once(small, n
     assert np.abs(now - fresh).max() > 1e-2
 
 
+def test_a_finished_run_goes_on_with_its_head(tiny_config, tiny_run, tmp_path):
+    model = build(tiny_config, 120, 40)
+    said = load_initial(model, "Tiny", str(tiny_run / "model.keras"))
+    source = keras.saving.load_model(tiny_run / "model.keras", compile=False)
+    for ours, theirs in zip(numpy_of(model.weights), numpy_of(source.weights), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert said["name"] == "Tiny/joint/model.keras"
+    assert len(said["sha256"]) == 64
+
+
+def test_a_finished_run_of_another_head_is_no_start(small, tiny_run):
+    with pytest.raises(BoneageError, match="holds Tiny_joint, expected the layers of Tiny_regression"):
+        load_initial(build(small(head="regression"), 120, 40), "Tiny", str(tiny_run / "model.keras"))
+
+
 def test_a_missing_file_is_named(tiny_config, tmp_path):
     with pytest.raises(BoneageError, match=r"no initial weights at .*gone.weights.h5; expected a .weights.h5 file"):
         load_initial(build(tiny_config, 120, 40), "Tiny", str(tmp_path / "gone.weights.h5"))

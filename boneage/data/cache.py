@@ -3,7 +3,8 @@
 A cache is a folder of four files and all that training needs:
 
     images.npy    (rows, size, size) uint8, memory-mapped
-    index.csv     id, row, months, male, subset, the affine map m00..m12 from source to square, the grey window
+    index.csv     id, row, months, male, subset, the affine map m00..m12 from source to square, the grey window;
+                  for the frame "hand" also `hand`: False where no sure hand was found and the whole frame is shown
     rejected.csv  id, reason
     cache.json    size, settings and the fingerprint of what it was made from
 """
@@ -23,9 +24,10 @@ from tqdm import tqdm
 
 from boneage.data import sources
 from boneage.data.decode import decode_grey, read_bytes, split_archive
-from boneage.data.frame import WINDOW_PERCENTILES, WINDOW_REGION, to_square
+from boneage.data.frame import WINDOW_PERCENTILES, WINDOW_REGION, whole_frame
+from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
-from boneage.paths import atomic, cache_root, explained, write_csv, write_text
+from boneage.paths import alone, atomic, cache_root, explained, write_csv, write_text
 
 FORMAT = 1
 MAX_REJECTED = 0.05  # share of images that may be bad before something is wrong with the whole folder
@@ -45,6 +47,11 @@ class Cache:
     @property
     def size(self) -> int:
         return self.info["size"]
+
+    @property
+    def frame(self) -> str:
+        """What the squares show, a name of `boneage.data.frames.FRAMES`."""
+        return self.info["frame"]
 
     @property
     def phantom(self) -> bool:
@@ -83,18 +90,23 @@ def open_cache(folder: str | Path) -> Cache:
     return Cache(folder, images, index, info)
 
 
-def default_folder(source: Path, size: int) -> Path:
+def default_folder(source: Path, size: int, frame: str = "whole") -> Path:
     """Where `prepare` puts the cache of a folder unless told otherwise."""
-    return cache_root() / f"{Path(source).resolve().name}-{size}"
+    return cache_root() / "-".join([Path(source).resolve().name, *([frame] if frame != "whole" else []), str(size)])
 
 
-def open_or_prepare(data: str | Path, size: int) -> Cache:
+def open_or_prepare(data: str | Path, size: int, frame: str | None = "whole") -> Cache:
     """A cache folder as it is, or the cache of a source folder, made on first use.
+
+    Parameters
+    ----------
+    frame
+        A name of `boneage.data.frames.FRAMES` that the squares must show; None: any, to look at.
 
     Raises
     ------
     BoneageError
-        When a given cache is smaller than `size`: its pixels cannot be made up.
+        When a given cache shows another frame or is smaller than `size`: its pixels cannot be made up.
     """
     if (Path(data) / "cache.json").exists():
         cache = open_cache(data)
@@ -102,13 +114,20 @@ def open_or_prepare(data: str | Path, size: int) -> Cache:
             raise BoneageError(
                 f"the cache {data} holds {cache.size} px, training asks for {size} px; prepare one of {size} px or more"
             )
+        if frame and cache.frame != frame:
+            raise BoneageError(
+                f"the cache {data} shows the frame {cache.frame!r}, the model wants {frame!r}; "
+                "give the folder of radiographs, from which the right one is prepared"
+            )
         return cache
-    return prepare(data, size)
+    return prepare(data, size, frame=frame or "whole")
 
 
-def fingerprint(source: sources.Source, size: int) -> str:
+def fingerprint(source: sources.Source, size: int, frame: str = "whole") -> str:
     """A digest of the labels, the image files (name and bytes' count) and every setting that shapes the pixels."""
-    digest = hashlib.sha256(json.dumps([FORMAT, size, WINDOW_PERCENTILES, WINDOW_REGION, "whole frame"]).encode())
+    digest = hashlib.sha256(
+        json.dumps([FORMAT, size, WINDOW_PERCENTILES, WINDOW_REGION, FRAMES[frame].mark()]).encode()
+    )
     for row in source.table.itertuples():
         file, _ = split_archive(row.path)
         relative = os.path.relpath(row.path, source.root)
@@ -116,7 +135,9 @@ def fingerprint(source: sources.Source, size: int) -> str:
     return digest.hexdigest()
 
 
-def prepare(root: str | Path, size: int, folder: str | Path | None = None, workers: int | None = None) -> Cache:
+def prepare(
+    root: str | Path, size: int, folder: str | Path | None = None, workers: int | None = None, frame: str = "whole"
+) -> Cache:
     """Make (or finish, or reuse) the cache of the radiographs in `root`.
 
     Parameters
@@ -130,15 +151,17 @@ def prepare(root: str | Path, size: int, folder: str | Path | None = None, worke
         resumed, any other refused.
     workers
         Threads; all cores unless given.
+    frame
+        What the squares show, a name of `boneage.data.frames.FRAMES`.
 
     Raises
     ------
     BoneageError
-        More than 5 % bad images, another cache in the way, a full disk.
+        More than 5 % bad images, another cache in the way, another `prepare` at work on it, a full disk.
     """
     source = sources.find(root)
-    folder = Path(folder) if folder else default_folder(root, size)
-    mark = fingerprint(source, size)
+    folder = Path(folder) if folder else default_folder(root, size, frame)
+    mark = fingerprint(source, size, frame)
     if (folder / "cache.json").exists():
         cache = open_cache(folder)
         if cache.info["fingerprint"] != mark:
@@ -150,8 +173,8 @@ def prepare(root: str | Path, size: int, folder: str | Path | None = None, worke
     if len(source.table) == 0:
         first = source.problems["problem"].iloc[0]
         raise BoneageError(f"none of the {len(source.problems)} rows in {root} can be used: {first}")
-    with explained(folder):
-        work = _Work(folder, mark, len(source.table), size)
+    with explained(folder), alone(folder):
+        work = _Work(folder, mark, len(source.table), size, frame)
         work.run(source.table["path"].to_numpy(), workers or os.cpu_count())
         return work.finish(source, mark)
 
@@ -162,8 +185,8 @@ class _Work:
     The arrays are written through memory maps: what a killed process had stored is in the system's hands already.
     """
 
-    def __init__(self, folder: Path, mark: str, n: int, size: int):
-        self.folder, self.part, self.size = folder, folder / UNFINISHED, size
+    def __init__(self, folder: Path, mark: str, n: int, size: int, frame: str):
+        self.folder, self.part, self.size, self.frame = folder, folder / UNFINISHED, size, frame
         self.shapes = {
             "images": ((n, size, size), np.uint8),
             "geometry": ((n, len(GEOMETRY)), np.float64),
@@ -219,7 +242,7 @@ class _Work:
     def _store(self, i: int, path: str) -> None:
         try:
             grey = decode_grey(read_bytes(path))
-            self.images[i], matrix, window = to_square(grey, self.size)
+            self.images[i], matrix, window = FRAMES[self.frame].to_square(grey, self.size)
             self.geometry[i] = [*matrix.ravel(), *window, *grey.shape]
             self.state[i] = 1
         except BoneageError as error:
@@ -241,6 +264,8 @@ class _Work:
         geometry = pd.DataFrame(np.asarray(self.geometry), columns=list(GEOMETRY))
         rows = pd.Series(np.arange(len(table)), name="row")
         index = pd.concat([table[["id"]], rows, table[["months", "male", "subset"]], geometry], axis=1)
+        if FRAMES[self.frame].finds_hand:
+            index["hand"] = [not _shows_whole(row, self.size) for row in np.asarray(self.geometry)]
         with atomic(self.folder / "index.csv") as part:
             index[self.state == 1].to_csv(part, index=False, lineterminator="\n")  # every digit of the maps
         self.images.flush()
@@ -248,11 +273,19 @@ class _Work:
         info = {
             "format": FORMAT, "size": self.size, "fingerprint": mark, "source": source.root.resolve().name,
             "images": int((self.state == 1).sum()), "rejected": len(rejected), "phantom": source.phantom,
-            "frame": "whole", "window_percentiles": WINDOW_PERCENTILES, "window_region": WINDOW_REGION,
+            "frame": self.frame, "window_percentiles": WINDOW_PERCENTILES, "window_region": WINDOW_REGION,
         }  # fmt: skip
+        if FRAMES[self.frame].finds_hand:
+            info["whole_frames"] = int((~index.loc[self.state == 1, "hand"]).sum())
         write_text(self.folder / "cache.json", json.dumps(info, indent=2) + "\n")
-        shutil.rmtree(self.part)
+        shutil.rmtree(self.part, ignore_errors=True)  # another `prepare` that finds the cache finished tidies too
         return open_cache(self.folder)
+
+
+def _shows_whole(geometry: np.ndarray, size: int) -> bool:
+    """Whether a square of this geometry is the letterboxed whole frame."""
+    image = np.broadcast_to(np.uint8(0), geometry[-2:].astype(int))
+    return np.allclose(geometry[:6].reshape(2, 3), whole_frame(image, size))
 
 
 def _reserve(path: Path) -> None:

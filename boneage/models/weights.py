@@ -22,7 +22,8 @@ def load_initial(model: keras.Model, backbone: str, weights: str) -> dict:
     Parameters
     ----------
     weights
-        "imagenet" (Keras downloads them), "none", or a `.weights.h5` file of the backbone with `include_top=False`.
+        "imagenet" (Keras downloads them), "none", a `.weights.h5` file of the backbone with `include_top=False`, or the
+        `model.keras` of a finished run of this backbone and head, whose training then goes on.
 
     Returns
     -------
@@ -36,6 +37,8 @@ def load_initial(model: keras.Model, backbone: str, weights: str) -> dict:
     """
     if weights == "none":
         return {"name": "none (random)"}
+    if weights.endswith(".keras"):
+        return _load_run(model, Path(weights))
     spec = get(backbone)
     if weights == "imagenet":
         try:
@@ -62,6 +65,14 @@ def load_initial(model: keras.Model, backbone: str, weights: str) -> dict:
         raise BoneageError(f"the weights of {backbone} do not line up with its model; was its builder changed?")
     assign(model, ours, source.weights)
     return said
+
+
+def _load_run(model: keras.Model, path: Path) -> dict:
+    source = load_model(path)
+    if [tuple(v.shape) for v in source.weights] != [tuple(v.shape) for v in model.weights]:
+        raise BoneageError(f"{path} holds {source.name}, expected the layers of {model.name}; start from one like it")
+    assign(model, model.weights, source.weights)
+    return {"name": "/".join(path.parts[-3:]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def assign(model: keras.Model, variables, values) -> None:
