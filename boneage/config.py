@@ -8,8 +8,14 @@ from pathlib import Path
 from boneage.errors import BoneageError
 from boneage.paths import write_text
 
-HEADS = ("joint", "regression", "classification")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+CHOICES = {
+    "head": ("joint", "regression", "classification"),
+    "frame": ("whole", "hand", "squash"),
+    "input_scale": ("backbone", "unit"),
+    "loss": ("huber", "mse"),
+    "schedule": ("cosine", "plateau"),
+    "precision": ("auto", "float32", "mixed_bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,10 @@ class Augmentation:
     contrast: float = 0.25  # factor 1 - c .. 1 + c about mid-grey
     gamma: float = 2.0  # exponent 1/g .. g, log-uniform
     equalise: float = 0.1  # chance of a histogram equalisation
+    curve: float = 0.0  # chance of a random rising tone curve in place of gamma
+    local_contrast: float = 0.0  # chance of a contrast-limited adaptive equalisation
+    background: float = 0.0  # black raised by up to this share of the full range, in half of the samples
+    quantise: float = 0.0  # chance of few grey levels, 8..128
 
 
 @dataclass(frozen=True)
@@ -41,23 +51,27 @@ class TrainConfig:
     backbone: str = "EfficientNetB0"  # a name of boneage.models.backbones
     head: str = "joint"  # joint | regression | classification
     name: str = ""  # folder under outputs/<backbone>/; empty: the head's name
-    initial_weights: str = "imagenet"  # imagenet | none | a .weights.h5 file of the backbone without top
+    frame: str = "whole"  # what the model sees: whole | hand | squash, see boneage.data.frames
+    initial_weights: str = "imagenet"  # imagenet | none | a .weights.h5 of the backbone without top | a run's model.keras
     seed: int = 0
 
     stages: tuple[Stage, ...] = (Stage(128, 8), Stage(160, 4), Stage(224, 4))
     batch_size: int = 32
     warmup_epochs: float = 0.5  # head only, backbone frozen, at the first stage's size
     warmup_learning_rate: float = 2e-3
-    learning_rate: float = 1e-3  # of AdamW; follows one cosine over all stages
-    ramp_steps: int = 200  # linear rise of the learning rate once the backbone is free
-    weight_decay: float = 0.02  # decoupled; not on biases and normalisation
-    clip_norm: float = 1.0  # of the whole gradient
+    learning_rate: float = 1e-3  # of AdamW, at its highest
+    schedule: str = "cosine"  # one cosine over all stages | plateau: halved after epochs without a better validation
+    ramp_steps: int = 200  # linear rise of the learning rate before the cosine, once the backbone is free
+    weight_decay: float = 0.02  # decoupled; not on biases and normalisation; 0: plain Adam
+    clip_norm: float = 1.0  # of the whole gradient; 0: as it is
     average: float = 0.997  # momentum of the weight average; 0: none
     batchnorm_batches: int = 40  # training batches that re-estimate BatchNorm statistics; 0: none
     patience: int = 5  # epochs of the last stage without a better validation score before stopping
+    loss: str = "huber"  # of the months: huber | mse (of the age in standard deviations)
     huber_months: float = 12.0  # error at which the regression loss turns from squared to absolute
     classification_weight: float = 0.5  # of the cross-entropy in the joint loss
 
+    input_scale: str = "backbone"  # the range its weights expect | unit: 0..1 for all, a classic mistake (an ablation)
     dense: int = 256  # units of the shared hidden layer of the head
     dropout: float = 0.3
     use_sex: bool = True  # False: the sex input is there but multiplied by nothing (an ablation)
@@ -67,10 +81,9 @@ class TrainConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
-        if self.head not in HEADS:
-            raise BoneageError(f"head must be one of {', '.join(HEADS)}. Received: {self.head!r}")
-        if self.precision not in PRECISIONS:
-            raise BoneageError(f"precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise BoneageError(f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}")
         if not self.stages or any(s.size < 16 or s.epochs < 1 for s in self.stages):
             raise BoneageError(
                 f"stages need a size of at least 16 px and at least one epoch. Received: {self.stages!r}"

@@ -16,7 +16,9 @@ from boneage.errors import BoneageError
 
 def bones(**boxes) -> pd.DataFrame:
     """Boxes as the file has them: `Region=(xmin, ymin, xmax, ymax)`."""
-    return pd.DataFrame([(name, *box) for name, box in boxes.items()], columns=["region", "xmin", "ymin", "xmax", "ymax"])
+    return pd.DataFrame(
+        [(name, *box) for name, box in boxes.items()], columns=["region", "xmin", "ymin", "xmax", "ymax"]
+    )
 
 
 def test_an_upright_hand_is_the_bounding_box_of_its_bones():

@@ -5,6 +5,9 @@ import numpy as np
 
 from boneage.config import Augmentation
 
+CURVE_PIECES = 7  # of a random tone curve
+CURVE_EVENNESS = 1.5  # Dirichlet concentration; the lower, the oftener a piece is so flat that a hand drowns in it
+
 
 def random_affine(rng: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
     """A (3, 3) map of the unit square onto itself, about its middle: flip, rotate, scale, shift."""
@@ -20,16 +23,46 @@ def random_affine(rng: np.random.Generator, augmentation: Augmentation) -> np.nd
 
 
 def random_tone(rng: np.random.Generator, augmentation: Augmentation, image: np.ndarray) -> np.ndarray:
-    """A (256,) uint8 table for `cv2.LUT`: equalisation at times, then gamma, contrast and brightness."""
+    """A (256,) uint8 table for `cv2.LUT`: equalisation and coarse levels at times, a curve, contrast, brightness."""
     a = augmentation
     level = np.linspace(0, 1, 256)
     if rng.random() < a.equalise:
         counts = np.bincount(image[image > 0].ravel(), minlength=256)
         level = np.cumsum(counts) / max(1, counts.sum())
-    level = level ** np.exp(rng.uniform(-np.log(a.gamma), np.log(a.gamma)))
+    if happens(rng, a.quantise):
+        steps = round(np.exp(rng.uniform(np.log(8), np.log(128)))) - 1
+        level = np.round(level * steps) / steps
+    if happens(rng, a.curve):
+        level = random_curve(rng, level)
+    else:
+        level = level ** np.exp(rng.uniform(-np.log(a.gamma), np.log(a.gamma)))
     level = (level - 0.5) * rng.uniform(1 - a.contrast, 1 + a.contrast) + 0.5
+    if a.background:
+        black = max(0.0, rng.uniform(-a.background, a.background))
+        level = black + (1 - black) * level
     level = level + rng.uniform(-a.brightness, a.brightness)
     return (np.clip(level, 0, 1) * 255).round().astype(np.uint8)
+
+
+def happens(rng: np.random.Generator, chance: float) -> bool:
+    """Whether something of this chance happens; one of no chance draws nothing, so that it shifts no other draw."""
+    return chance > 0 and rng.random() < chance
+
+
+def random_curve(rng: np.random.Generator, level: np.ndarray) -> np.ndarray:
+    """Levels 0..1 through a random rising curve from (0, 0) to (1, 1): the distribution function of a Dirichlet draw.
+
+    Film, detector and display curves, and equalisations, are all rising curves; seven pieces tell them apart.
+    """
+    steps = rng.dirichlet(np.full(CURVE_PIECES, CURVE_EVENNESS))
+    return np.interp(level, np.linspace(0, 1, CURVE_PIECES + 1), [0, *np.cumsum(steps)])
+
+
+def local_contrast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Contrast-limited adaptive equalisation (CLAHE, Zuiderveld 1994) of random strength; black stays black."""
+    tiles = int(rng.integers(2, 9))
+    changed = cv2.createCLAHE(rng.uniform(1, 4), (tiles, tiles)).apply(image)
+    return np.where(image > 0, changed, 0).astype(np.uint8)
 
 
 def sample(square: np.ndarray, size: int, unit_map: np.ndarray | None = None) -> np.ndarray:
@@ -66,4 +99,6 @@ def sample(square: np.ndarray, size: int, unit_map: np.ndarray | None = None) ->
 def augmented(square: np.ndarray, size: int, rng: np.random.Generator, augmentation: Augmentation) -> np.ndarray:
     """One training sample, (size, size) uint8."""
     image = sample(square, size, random_affine(rng, augmentation))
+    if happens(rng, augmentation.local_contrast):
+        image = local_contrast(rng, image)
     return cv2.LUT(image, random_tone(rng, augmentation, image))

@@ -1,6 +1,7 @@
 """From a decoded radiograph to the square the models see: place it, then window its grey levels.
 
-`Locate` is the seam for a hand finder: any function from the radiograph to the affine map into the square.
+`Locate` is the seam for a hand finder (`boneage.data.hand`): any function from the radiograph to the affine map into
+the square.
 """
 
 from collections.abc import Callable

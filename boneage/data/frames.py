@@ -1,32 +1,32 @@
-"""What a square may show of a radiograph, by name: the whole frame, or the upright hand."""
+"""What a square may show of a radiograph, by name: the whole frame, the upright hand, or the squashed frame."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from boneage.data import frame, hand
+from boneage.data import hand
+from boneage.data.frame import to_square
+from boneage.data.squash import to_squashed
 
 
 @dataclass(frozen=True)
 class Frame:
     """A way from a radiograph to a square."""
 
-    locate: frame.Locate
+    to_square: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray, tuple[float, float]]]  # as in `data.frame`
     mark: Callable[[], str]  # tells one version of this frame from another: caches of an older one are made anew
     finds_hand: bool = False
 
-    def to_square(self, grey: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-        """As `boneage.data.frame.to_square`."""
-        return frame.to_square(grey, size, self.locate)
-
 
 FRAMES = {
-    "whole": Frame(frame.whole_frame, lambda: "whole frame"),
+    "whole": Frame(to_square, lambda: "whole frame"),
     "hand": Frame(
-        hand.upright_hand,
+        partial(to_square, locate=hand.upright_hand),
         lambda: f"hand {hand.CROP_MARGIN} {hand.MIN_CONFIDENCE} {hashlib.sha256(hand.weights()).hexdigest()}",
         finds_hand=True,
     ),
+    "squash": Frame(to_squashed, lambda: "squashed frame"),
 }

@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from boneage.data.frame import place, to_square, whole_frame
+from boneage.data.frame import to_square, whole_frame
 
 WEIGHTS = Path(__file__).with_name("hand_finder.onnx")
 INPUT = 128  # pixels a side of what the network looks at
 LOOK_MARGIN = 1.4  # side of the second look, in sizes of the hand
 CROP_MARGIN = 1.2  # side of the crop that the models see, in sizes of the hand
 BONES = 21
+FOREARM = ("Radius", "Ulna")
 MIN_CONFIDENCE = 0.9  # below it the whole frame is kept
 
 _local = threading.local()  # a cv2 network holds its activations: one a thread
@@ -58,7 +59,7 @@ def from_bones(boxes: pd.DataFrame, height: int, width: int) -> Hand:
     unit = np.array([width, height]) / max(height, width)
     low, high = boxes[["xmin", "ymin"]].to_numpy() * unit, boxes[["xmax", "ymax"]].to_numpy() * unit
     middle = (low + high) / 2
-    wrist = boxes["region"].isin(["Radius", "Ulna"]).to_numpy()
+    wrist = boxes["region"].isin(FOREARM).to_numpy()
     knuckles = boxes["region"].str.startswith("MCP").to_numpy()
     along = middle[knuckles].mean(0) - middle[wrist].mean(0)
     along /= np.linalg.norm(along)

@@ -298,7 +298,7 @@ def gallery(ages_years: Sequence[float] = (2, 6, 10, 14, 18), seed: int = 7):
     """Figure of one hand at several ages in years: girls above, boys below; the posture and exposure stay."""
     from matplotlib.figure import Figure  # the job draws phantoms without matplotlib
 
-    figure = Figure(figsize=(2.3 * len(ages_years), 6.4), layout="constrained")
+    figure = Figure(figsize=(1.8 * len(ages_years), 5.1), layout="constrained")
     figure.suptitle("Synthetic phantom, not patients")
     axes = figure.subplots(2, len(ages_years), squeeze=False)
     for male, row in enumerate(axes):

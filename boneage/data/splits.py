@@ -78,10 +78,19 @@ def split(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     RSNA images follow the committed split (images added to them train), any other data set a seeded stratified one.
     Images of a test table are `rsna_test`, with ages or without, those of a validation table are validation.
+
+    Raises
+    ------
+    BoneageError
+        Nothing to train on, as in a data set of test images only, or too few to split.
     """
     labelled = table[(table["subset"] == "train") & table["months"].notna()]
     if len(labelled) == 0:
-        raise BoneageError("no image with an age to train on")
+        found = ", ".join(f"{n} {subset}" for subset, n in table["subset"].value_counts().items())
+        raise BoneageError(
+            f"no image with an age to train on; found {found or 0} images. Add a training table with ages, or rename a "
+            "table or folder whose name says test or valid by mistake (see docs/data.md)"
+        )
     if is_rsna(labelled):
         made = committed_rsna()
         added = labelled.loc[~labelled["id"].isin(made["id"]), ["id"]].assign(set="train")

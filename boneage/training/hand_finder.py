@@ -168,7 +168,7 @@ def _in_square(h: Hand, height: int, width: int) -> Hand:
 
 
 def to_onnx(model: keras.Model) -> onnx.ModelProto:
-    """The trained network for `cv2.dnn`: BatchNorm folded into the convolutions, (B, 1, 128, 128) in, half-precision weights.
+    """The trained network for `cv2.dnn`: BatchNorm folded into the convolutions, (B, 1, 128, 128) in, (B, 5) out.
 
     Written with `onnx.helper`, since five kinds of layers need no converter, and any Keras backend will do.
     """
