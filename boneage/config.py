@@ -52,7 +52,7 @@ class TrainConfig:
     head: str = "joint"  # joint | regression | classification
     name: str = ""  # folder under outputs/<backbone>/; empty: the head's name
     frame: str = "whole"  # what the model sees: whole | hand | squash, see boneage.data.frames
-    initial_weights: str = "imagenet"  # imagenet | none | a .weights.h5 of the backbone without top | a run's model.keras
+    initial_weights: str = "imagenet"  # imagenet | none | .weights.h5 of the backbone without top | a run's model.keras
     seed: int = 0
 
     stages: tuple[Stage, ...] = (Stage(128, 8), Stage(160, 4), Stage(224, 4))

@@ -123,8 +123,63 @@ def test_equalisation_spreads_the_levels_of_the_picture_and_not_of_its_padding()
     assert (table[99], table[100], table[101]) == (0, 128, 255)
 
 
+WIDE = replace(Augmentation(), curve=0.5, local_contrast=0.5, background=0.2, quantise=0.5)
+
+
+def test_wide_tone_is_off_unless_asked_for():
+    """A config.json of before these settings draws the very samples that it drew then."""
+    a = Augmentation()
+    assert (a.curve, a.local_contrast, a.background, a.quantise) == (0, 0, 0, 0)
+    draws = rng(3)
+    augment.random_tone(draws, a, np.ones((4, 4), np.uint8))
+    expected = rng(3)
+    expected.random()  # equalise?
+    expected.uniform(size=3)  # gamma, contrast, brightness
+    assert draws.random() == expected.random()
+
+
+def test_a_random_curve_rises_between_black_and_white_and_differs_each_time():
+    level = np.linspace(0, 1, 256)
+    curves = np.array([augment.random_curve(rng(s), level) for s in range(300)])
+    np.testing.assert_allclose(curves[:, [0, -1]], [[0, 1]] * 300)
+    assert (np.diff(curves) >= 0).all()
+    assert abs(curves[:, 128].mean() - 0.5) < 0.05  # brighter as often as darker
+    assert curves[:, 128].min() < 0.15
+    assert curves[:, 128].max() > 0.85
+
+
+def test_a_curve_stands_in_for_gamma(square):
+    """Otherwise the two together would go far beyond what a radiograph can look like."""
+    tables = [augment.random_tone(rng(s), replace(NONE, curve=1.0, gamma=g), square) for s in (1,) for g in (1.0, 9.0)]
+    np.testing.assert_array_equal(*tables)
+
+
+def test_coarse_levels_are_few_and_keep_black_and_white(square):
+    counts = [len(np.unique(augment.random_tone(rng(s), replace(NONE, quantise=1.0), square))) for s in range(100)]
+    assert min(counts) >= 8
+    assert max(counts) <= 128
+    assert len(set(counts)) > 20
+    table = augment.random_tone(rng(), replace(NONE, quantise=1.0), square)
+    assert (table[0], table[255]) == (0, 255)
+
+
+def test_background_raises_black_in_half_of_the_samples_and_leaves_white(square):
+    tables = np.array([augment.random_tone(rng(s), replace(NONE, background=0.2), square) for s in range(300)])
+    assert tables[:, 0].max() in range(45, 52)  # 0.2 of 255
+    assert 120 < (tables[:, 0] == 0).sum() < 180
+    assert (tables[:, 255] == 255).all()
+
+
+def test_local_contrast_spreads_a_flat_region_and_leaves_the_padding_black():
+    ramp = np.tile(np.linspace(100, 120, 64).astype(np.uint8), (64, 1))
+    ramp[:, :8] = 0
+    changed = augment.local_contrast(rng(1), ramp)
+    assert (changed[:, :8] == 0).all()
+    assert np.ptp(changed[:, 12:]) > 30
+
+
 def test_the_same_seed_gives_the_same_sample(square):
-    one, two, other = (augment.augmented(square, 48, rng(s), Augmentation()) for s in (7, 7, 8))
+    one, two, other = (augment.augmented(square, 48, rng(s), WIDE) for s in (7, 7, 8))
     np.testing.assert_array_equal(one, two)
     assert (one != other).mean() > 0.3
 
@@ -133,5 +188,5 @@ def test_the_cached_bytes_are_left_alone(square):
     before = square.copy()
     square.flags.writeable = False  # as the memory map is
     for seed in range(5):
-        augment.augmented(square, 32, rng(seed), Augmentation())
+        augment.augmented(square, 32, rng(seed), WIDE)
     np.testing.assert_array_equal(square, before)

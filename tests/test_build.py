@@ -56,6 +56,15 @@ def test_months_are_z_times_sd_plus_mean(tiny_config):
     np.testing.assert_allclose(predictor(model)(INPUTS)["months"], 100 - 1.5 * 30, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("scale", "low", "high"), [("backbone", -1, 1), ("unit", 0, 1)])
+def test_the_range_that_the_backbone_is_given(small, scale, low, high):
+    model = build(small(input_scale=scale), 120, 40)
+    seen = keras.Model(model.inputs, model.get_layer("backbone_range").output)
+    ramp = {"image": np.tile(np.linspace(0, 255, 32, dtype="float32"), (1, 32, 1))[..., None], "sex": np.zeros((1, 1))}
+    values = keras.ops.convert_to_numpy(seen(ramp))
+    assert (values.min(), values.max()) == pytest.approx((low, high), abs=1e-6)
+
+
 def test_group_probabilities_sum_to_one(tiny_config):
     groups = predictor(build(tiny_config, 120, 40))(INPUTS)["groups"]
     assert groups.min() > 0

@@ -18,11 +18,14 @@ from boneage import style
 from boneage.config import Stage, TrainConfig
 from boneage.data import splits
 from boneage.errors import BoneageError
+from boneage.evaluation.ensemble import combine
+from boneage.evaluation.tone import MAPPINGS
 from boneage.labels import GROUP_COLUMNS, GROUP_EDGES, age_group
-from boneage.report import figures, figures_groups, html, pictures, tables
+from boneage.paths import write_csv
+from boneage.report import figures, figures_groups, html, pictures, refinements, tables, tone, worst
 from boneage.report.compare import compare, digests, drawings, stale
 from boneage.report.readme import render_readme, report
-from boneage.report.runs import best, evaluated, find_runs
+from boneage.report.runs import LOOKALIKE, best, evaluated, find_runs, headline
 
 
 def fake_predictions(ids, spread: float, head: str, seed: int) -> pd.DataFrame:
@@ -96,7 +99,7 @@ def make_outputs(root: Path) -> Path:
     """Three evaluated runs of patients and one that is finished only."""
     fake_run(root, "Xception", "classification", 9, seed=3)
     fake_run(root, "EfficientNetB0", "joint", 8, seed=1)
-    fake_run(root, "EfficientNetB0", "regression", 12, seed=2)
+    fake_run(root, "EfficientNetB5", "regression", 12, seed=2)
     fake_run(root, "ResNet101", "joint", 5, seed=4, evaluated=False)
     return root
 
@@ -147,7 +150,7 @@ def test_runs_come_in_registry_order_evaluated_or_not(outputs):
     labels = [(r.label, r.evaluated) for r in find_runs(outputs)]
     assert labels == [
         ("EfficientNetB0/joint", True),
-        ("EfficientNetB0/regression", True),
+        ("EfficientNetB5/regression", True),
         ("ResNet101/joint", False),
         ("Xception/classification", True),
     ]
@@ -189,17 +192,20 @@ def test_the_comparison_says_what_the_prediction_file_says(outputs, runs):
 def test_heads_that_a_run_lacks_stay_empty(runs):
     table = tables.comparison(runs).set_index("run")
     assert np.isnan(table.loc["Xception/classification", "mae"])
-    assert np.isnan(table.loc["EfficientNetB0/regression", "accuracy"])
+    assert np.isnan(table.loc["EfficientNetB5/regression", "accuracy"])
     shown = tables.results(runs).set_index("Model")
     assert shown.loc["Xception/classification", "MAE, months"] == tables.NOTHING
-    assert shown.loc["EfficientNetB0/regression", "Accuracy, 4 age groups, %"].endswith("(binned)")
+    assert shown.loc["EfficientNetB5/regression", "Accuracy, 4 age groups, %"].endswith("(binned)")
 
 
 def test_differences_are_paired_and_against_the_selected_run(outputs, runs):
     table = tables.differences(runs)
     assert set(table["less"]) == {"EfficientNetB0/joint"}
-    row = table[(table["run"] == "EfficientNetB0/regression") & (table["metric"] == "mae")].iloc[0]
-    files = [pd.read_csv(outputs / f"EfficientNetB0/{n}/predictions_holdout.csv") for n in ("regression", "joint")]
+    row = table[(table["run"] == "EfficientNetB5/regression") & (table["metric"] == "mae")].iloc[0]
+    files = [
+        pd.read_csv(outputs / f"{n}/predictions_holdout.csv")
+        for n in ("EfficientNetB5/regression", "EfficientNetB0/joint")
+    ]
     worse, better = ((f["predicted_months"] - f["reference_months"]).abs().mean() for f in files)
     assert row["value"] == pytest.approx(worse - better)
     assert row["value"] > 0
@@ -291,7 +297,7 @@ def test_pictures_show_the_runs_own_images_or_refuse(tmp_path, phantom_cache):
     run = find_runs(tmp_path / "o")
     error = (table["predicted_months"] - table["reference_months"]).abs()
     texts = [t.get_text() for t in pictures.worst_cases(run, phantom_cache).axes[0].texts]
-    assert f"image {table['id'][error.idxmax()]}" in texts
+    assert f"image {table['id'][error.idxmax()]}" in [t.partition("\n")[0] for t in texts]
     assert sum(bool(ax.images) for ax in pictures.sample_grid(run, phantom_cache).axes) == 8
 
 
@@ -302,7 +308,7 @@ def test_a_fresh_report_is_clean_and_one_changed_file_names_what_is_stale(report
     outputs, images, readme = reported
     assert report(*reported, check=True) == []
 
-    nudge(outputs / "EfficientNetB0" / "regression")
+    nudge(outputs / "EfficientNetB5" / "regression")
     before = {p: p.read_bytes() for p in [readme, *images.iterdir(), *outputs.glob("*.*")]}
     # Neither the selected run's groups nor the classifiers' figures.
     tables_of_all = [str(outputs / n) for n in ("comparison.csv", "comparison.md", "differences.csv")]
@@ -408,3 +414,133 @@ def test_a_kill_while_writing_leaves_the_old_page_whole(outputs, tmp_path, monke
         html.render(outputs, tmp_path / "images", page)
     assert page.read_bytes() == old
     assert [p.name for p in tmp_path.glob("*report*")] == ["report.html"]
+
+
+# What is done after training
+
+
+@pytest.fixture
+def with_ensemble(outputs):
+    """The runs, views of one and an ensemble of two."""
+    joint, other = outputs / "EfficientNetB0/joint", fake_run(outputs, "ResNet50", "joint", 8, seed=7)
+    for name, ids in (("validation", [f"v{i}" for i in range(100)]), ("holdout", [str(i) for i in range(300)])):
+        (joint / "tta").mkdir(exist_ok=True)
+        fake_predictions(ids, 4, "joint", 11).to_csv(joint / f"tta/predictions_{name}.csv", index=False)
+    combine("mean", [joint, other], outputs)
+    return evaluated(find_runs(outputs))
+
+
+def test_an_ensemble_stands_last_in_every_table_and_in_no_learning_curve(with_ensemble):
+    assert with_ensemble[-1].label == "Ensemble/mean"
+    assert best(with_ensemble).label == "Ensemble/mean"  # errors that have nothing to do with each other
+    assert tables.results(with_ensemble)["Model"].iloc[-1] == "**Ensemble/mean**"
+    row = tables.comparison(with_ensemble).set_index("run").loc["Ensemble/mean"]
+    assert (row["head"], row["parameters"]) == ("joint", 2 * 1_234_567)
+    assert np.isnan(row["epochs"])
+    assert "Ensemble/mean" not in set(tables.provenance(with_ensemble)["Run"])
+    assert all("Ensemble" not in str(p) for p in drawings(with_ensemble)[0].inputs)
+
+
+def test_gains_are_paired_differences_on_the_holdout(with_ensemble, outputs):
+    table = refinements.gains(with_ensemble).set_index(["run", "step"])
+    mae = lambda t: (t["predicted_months"] - t["reference_months"]).abs().mean()  # noqa: E731
+    plain, viewed, made = (
+        mae(pd.read_csv(outputs / f"{n}/predictions_holdout.csv"))
+        for n in ("EfficientNetB0/joint", "EfficientNetB0/joint/tta", "Ensemble/mean")
+    )
+    views = table.loc[("EfficientNetB0/joint", "6 views")]
+    assert views["value"] == pytest.approx(viewed - plain)
+    assert views["low"] < views["value"] < views["high"] < 0
+    members = table.loc[("Ensemble/mean", "mean of the members, less the best of them")]
+    assert members["value"] == pytest.approx(made - plain, abs=0.5)
+    assert members["high"] < 0
+    linear = table.loc[("EfficientNetB0/joint", "linear correction")]
+    assert abs(linear["value"]) < 0.5  # there is nothing to correct
+
+
+def test_a_page_with_an_ensemble_says_what_it_is_made_of(with_ensemble, outputs, tmp_path):
+    text = html.render(outputs, tmp_path / "images", tmp_path / "report.html").read_text()
+    assert "0.50 EfficientNetB0/joint, 0.50 ResNet50/joint" in text
+    assert 'id="Ensemble-mean"' in text
+    assert "Settings of Ensemble" not in text
+
+
+def test_the_headline_is_the_best_of_each_backbone_and_the_lookalike(outputs):
+    fake_run(outputs, "EfficientNetB5", "joint", 3, seed=8)
+    for backbone in ("EfficientNetB0", "Xception"):
+        folder = fake_run(outputs, backbone, "regression", 20, seed=9)
+        config = json.loads((folder / "config.json").read_text()) | {"name": LOOKALIKE}
+        (folder / "config.json").write_text(json.dumps(config))
+        folder.rename(folder.with_name(LOOKALIKE))
+    labels = [r.label for r in headline(evaluated(find_runs(outputs)))]
+    assert labels == [
+        "EfficientNetB0/joint", "EfficientNetB0/lookalike", "EfficientNetB5/joint", "Xception/classification",
+        "Xception/lookalike",
+    ]  # fmt: skip
+
+
+def test_costs_are_told_where_they_are_known(outputs):
+    shown = tables.results(evaluated(find_runs(outputs))).set_index("Model")
+    assert shown.loc["Xception/classification", ["Image side, px", "Parameters, millions", "An epoch, s"]].tolist() == [
+        "96", "1.2", "8",
+    ]  # fmt: skip
+    assert "An answer, ms" not in shown
+    (outputs / "EfficientNetB0/joint/speed.json").write_text('{"milliseconds": 41.7}')
+    shown = tables.results(evaluated(find_runs(outputs))).set_index("Model")
+    assert shown["An answer, ms"].tolist() == ["42", tables.NOTHING, tables.NOTHING]
+
+
+def test_the_tone_table_marks_what_does_not_pass(outputs, tmp_path):
+    known = fake_predictions([f"v{i}" for i in range(50)], 5, "regression", 1)
+    months = known.pop("predicted_months")
+    known.assign(**{"as it is": months, "gamma 2": months + 30, "gamma 0.5": months}).to_csv(
+        outputs / "EfficientNetB0/joint/predictions_tone.csv", index=False
+    )
+    runs = evaluated(find_runs(outputs))
+    shown = tone.shown(runs)
+    assert shown["Run"].tolist() == ["EfficientNetB0/joint"]
+    mae, bias = re.fullmatch(r"\*\*(.+) \(\+(.+)\)\*\*", shown["gamma 2"][0]).groups()
+    assert float(bias) == pytest.approx((months + 30 - known["reference_months"]).mean(), abs=0.06)
+    assert float(mae) >= float(bias)
+    assert shown["as it is"][0] == shown["gamma 0.5"][0]
+
+
+def test_the_tone_figure_has_a_panel_of_costs_and_one_of_biases(outputs):
+    known = fake_predictions([f"v{i}" for i in range(50)], 5, "regression", 1)
+    months = known.pop("predicted_months")
+    shifts = {m: months + i for i, m in enumerate(MAPPINGS)}
+    known.assign(**shifts).to_csv(outputs / "EfficientNetB0/joint/predictions_tone.csv", index=False)
+    runs = evaluated(find_runs(outputs))
+    (drawing,) = [d for d in drawings(runs) if d.name == "tone_robustness.png"]
+    assert drawing.inputs == (outputs / "EfficientNetB0/joint/predictions_tone.csv",)
+    cost, bias = drawing.draw().axes
+    assert [t.get_text() for t in cost.get_yticklabels()] == list(MAPPINGS)[1:]
+    assert all("months" in ax.get_xlabel() for ax in (cost, bias))
+    plain = (months - known["reference_months"]).mean()
+    dots = next(line for line in bias.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(dots.get_xdata(), plain + np.arange(1, len(MAPPINGS)))
+
+
+def test_reasons_are_rules_over_what_is_known(phantom_cache, tmp_path):
+    index = phantom_cache.index
+    table = pd.DataFrame({"id": index["id"], "male": index["male"], "reference_months": index["months"]})
+    runs = []
+    for backbone in ("EfficientNetB0", "Xception"):
+        folder = fake_run(tmp_path / "o", backbone, "regression", 8, ids=index["id"], phantom=True)
+        errors = np.where(index.index < 20, 50, 1)
+        table.assign(predicted_months=table["reference_months"] + errors).to_csv(
+            folder / "predictions_holdout.csv", index=False
+        )
+        write_csv(folder / "split.csv", pd.DataFrame({"id": index["id"], "set": "train"}))
+    (tmp_path / "o/HandFinder").mkdir()
+    write_csv(
+        tmp_path / "o/HandFinder/predictions.csv",
+        pd.DataFrame({"id": index["id"][:2], "size": [0.3, 0.8], "angle": [0, 60.0], "confidence": [0.99, 0.5]}),
+    )
+    runs = find_runs(tmp_path / "o")
+    why = worst.reasons(runs, phantom_cache)
+    assert list(why) == list(worst.worst(runs[0])["id"]) == list(index["id"][:20])
+    assert why[index["id"][0]].startswith("hand fills 30 % of the frame; ")
+    assert why[index["id"][1]] == "hand hard to find (confidence 0.50); hand turned by 60°"
+    assert "rare: " in why[index["id"][5]]  # 60 training images in all
+    assert "err alike" not in why[index["id"][0]]  # two reasons are enough

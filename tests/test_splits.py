@@ -92,10 +92,19 @@ def test_official_test_images_never_train_whether_ages_are_known_or_not(months):
     assert len(made) == 200
 
 
-def test_there_must_be_something_to_train_on():
-    table = labelled(50).assign(subset="test", months=np.nan)
-    with pytest.raises(BoneageError, match="no image with an age to train on"):
-        splits.split(table)
+@pytest.mark.parametrize(
+    ("subset", "months", "found"),
+    [("test", 100.0, "50 test"), ("test", np.nan, "50 test"), ("validation", 100.0, "50 validation"),
+     ("train", np.nan, "50 train")],
+)  # fmt: skip
+def test_there_must_be_something_to_train_on(subset, months, found):
+    with pytest.raises(BoneageError, match=f"no image with an age to train on; found {found} images. Add a training"):
+        splits.split(labelled(50).assign(subset=subset, months=months))
+
+
+def test_nothing_at_all_is_nothing_to_train_on():
+    with pytest.raises(BoneageError, match="found 0 images"):
+        splits.split(labelled(50)[:0])
 
 
 def test_nine_images_are_too_few():

@@ -382,6 +382,38 @@ def test_stages_change_the_size_and_the_schedule_ends_at_nought(small, phantom_c
     assert "predicted_months" not in pd.read_csv(run / "predictions_validation.csv")
 
 
+def test_a_plateau_halves_the_rate_after_two_epochs_without_a_better_score(small, phantom_cache, tmp_path, monkeypatch):
+    scores = iter([9.0, 8.0, 8.5, 8.0, 8.1, 7.0, 7.5])
+    monkeypatch.setattr(train._Run, "score", lambda self, size: {"score": next(scores)})
+    config = small(
+        head="regression", schedule="plateau", loss="mse", learning_rate=0.01, patience=9, stages=(Stage(32, 7),),
+        batch_size=42, clip_norm=0.0, weight_decay=0.0, average=0.0, batchnorm_batches=0, warmup_epochs=0.0,
+    )  # fmt: skip
+    history = pd.read_csv(train.train(config, phantom_cache.folder, tmp_path) / "history.csv")
+    np.testing.assert_allclose(history["learning_rate"], [0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.005], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "cost"),
+    [
+        ("mse", (0.5**2 + 3**2) / 2),  # z-scored: errors of half a standard deviation and of three
+        ("huber", (12 * (20 - 6) + 12 * (120 - 6)) / 2 / (12 * 40)),  # straight from 12 months on
+    ],
+)
+def test_what_an_error_costs(small, phantom_cache, loss, cost):
+    rows = phantom_cache.index.iloc[:24]
+    config = small(head="regression", loss=loss)
+    run = train._Run(
+        config, RunFolder("unused"), phantom_cache, {"train": rows, "validation": rows}, build(config, 120, 40)
+    )
+    run.sd = 40.0
+    run.compile()
+    got = run.model.compute_loss(
+        y={"months": np.float32([[100], [100]])}, y_pred={"months": keras.ops.convert_to_tensor([[120.0], [220.0]])}
+    )
+    assert float(got) == pytest.approx(cost, rel=1e-5)
+
+
 def test_warming_up_trains_the_head_and_only_the_head(small, phantom_cache):
     rows = phantom_cache.index.iloc[:42]
     config = small(warmup_epochs=1.5, batchnorm_batches=0)

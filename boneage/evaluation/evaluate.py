@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from boneage.config import TrainConfig
 from boneage.data import splits
 from boneage.data.cache import Cache, open_or_prepare
 from boneage.errors import BoneageError
-from boneage.evaluation import metrics, model_card
+from boneage.evaluation import metrics, model_card, speed, tone, tta
 from boneage.evaluation.run_files import is_rsna, predictions_path, read_json, read_predictions, read_split
 from boneage.labels import GROUP_COLUMNS
 from boneage.paths import write_csv, write_text
@@ -19,7 +20,15 @@ EVALUATED = ("validation", "holdout", "rsna_test")
 UNSCORED = "rsna_test"  # images whose reference is not ours to have
 
 
-def evaluate(run: Path, data: Path | str, sets: tuple[str, ...] = EVALUATED, force: bool = False) -> dict:
+def evaluate(
+    run: Path,
+    data: Path | str,
+    sets: tuple[str, ...] = EVALUATED,
+    force: bool = False,
+    with_tone: bool = False,
+    with_tta: bool = False,
+    with_speed: bool = False,
+) -> dict:
     """Predict the images of a run's split and score them.
 
     Writes `predictions_<set>.csv` for every set of `sets` that has images and no such file yet, then `metrics.json` and
@@ -31,6 +40,13 @@ def evaluate(run: Path, data: Path | str, sets: tuple[str, ...] = EVALUATED, for
         The images that the run was trained on: their folder (prepared on first use) or a cache of it.
     force
         Predict again where there are predictions.
+    with_tone
+        Also predict validation images under other grey-level curves, `predictions_tone.csv`; see
+        `boneage.evaluation.tone`.
+    with_tta
+        Also predict each set with test-time augmentation, into the run's folder `tta`; see `boneage.evaluation.tta`.
+    with_speed
+        Also time single answers, `speed.json`.
 
     Returns
     -------
@@ -51,23 +67,38 @@ def evaluate(run: Path, data: Path | str, sets: tuple[str, ...] = EVALUATED, for
         raise BoneageError(
             f"no model.keras in {run}: the run is not finished; continue it with `boneage train --resume`"
         )
-    cache = _cache_of(run, data, config.size, split)
-    wanted = [s for s in sets if (split["set"] == s).any() and (force or not predictions_path(run, s).exists())]
-    if wanted:
-        from boneage.models.predict import predict  # Keras takes seconds to import: only where a model is run
+    cache = _cache_of(run, data, config.size, config.frame, split)
+    present = [s for s in sets if (split["set"] == s).any()]
+
+    def to_do(folder: Path, names: list[str], asked: bool = True) -> list[str]:
+        return [s for s in names if asked and (force or not predictions_path(folder, s).exists())]
+
+    wanted, viewed = to_do(run, present), to_do(run / tta.FOLDER, present, with_tta)
+    toned = to_do(run, [tone.NAME], with_tone and config.head != "classification")
+    if wanted or viewed or toned or with_speed:
+        from boneage.models.compiled import predictor  # Keras takes seconds to import: only where a model is run
+        from boneage.models.predict import predict
         from boneage.models.weights import load_model
 
         model = load_model(run / "model.keras")
+        compiled = predictor(model)
+        answer = partial(predict, model, size=config.size, run=compiled)
         for name in wanted:
-            table = predict(model, cache, split["id"][split["set"] == name], config.size)
-            if name == UNSCORED:
-                table = table.drop(columns="reference_months", errors="ignore")
-            write_csv(predictions_path(run, name), table)
+            _save(run, name, answer(cache, _ids(split, name)))
+        for name in viewed:
+            view_of = partial(answer, cache, _ids(split, name), progress=False)
+            _save(run / tta.FOLDER, name, tta.predict(lambda view, of=view_of: of(view=view)))
+        if toned:
+            quiet = partial(answer, progress=False)
+            write_csv(predictions_path(run, tone.NAME), tone.predict(quiet, cache, _ids(split, "validation")))
+        if with_speed:
+            write_text(run / speed.FILE, json.dumps(speed.measure(compiled, config.size), indent=1) + "\n")
     return score(run)
 
 
 def score(run: Path) -> dict:
-    """Recompute `metrics.json` and `MODEL_CARD.md` of a run from its prediction files; needs neither model nor images.
+    """Recompute `metrics.json`, `MODEL_CARD.md` and, where tone was measured, `tone.csv` of a run from its prediction
+    files; needs neither model nor images.
 
     Returns
     -------
@@ -96,16 +127,29 @@ def score(run: Path) -> dict:
         scores[name] = _score(table, rsna=name == "holdout" and is_rsna(run))
     if not scores:
         raise BoneageError(f"no predictions to score in {run}; run `boneage evaluate {run}` with the run's data first")
+    if predictions_path(run, tone.NAME).exists():
+        write_csv(run / tone.TABLE, tone.table(run))
     scores = _plain(scores)
     write_text(run / "metrics.json", json.dumps(scores, indent=1, sort_keys=True, allow_nan=False) + "\n")
     write_text(run / "MODEL_CARD.md", model_card.render(run))
     return scores
 
 
-def _cache_of(run: Path, data: Path | str, size: int, split: pd.DataFrame) -> Cache:
+def _ids(split: pd.DataFrame, name: str) -> pd.Series:
+    return split["id"][split["set"] == name]
+
+
+def _save(folder: Path, name: str, table: pd.DataFrame) -> None:
+    """Write `predictions_<name>.csv`, without the references that are not ours to have."""
+    if name == UNSCORED:
+        table = table.drop(columns="reference_months", errors="ignore")
+    write_csv(predictions_path(folder, name), table)
+
+
+def _cache_of(run: Path, data: Path | str, size: int, frame: str, split: pd.DataFrame) -> Cache:
     """The cache of `data`, if it is what the run was trained on."""
     facts = read_json(run, "run.json")
-    cache = open_or_prepare(data, size)
+    cache = open_or_prepare(data, size, frame)
     kinds = {True: "phantom drawings", False: "radiographs of patients"}
     if cache.phantom != facts["phantom"]:
         raise BoneageError(

@@ -19,7 +19,7 @@ def build(config: TrainConfig, months_mean: float, months_sd: float, size: int |
     Parameters
     ----------
     config
-        Uses `backbone`, `head`, `dense`, `dropout`, `use_sex`.
+        Uses `backbone`, `head`, `input_scale`, `dense`, `dropout`, `use_sex`.
     months_mean, months_sd
         Of the training images' bone ages, in months.
     size
@@ -37,8 +37,9 @@ def build(config: TrainConfig, months_mean: float, months_sd: float, size: int |
     sex = keras.Input((1,), name="sex")
 
     x = layers.Concatenate(name="three_channels")([image, image, image])
-    if (spec.scale, spec.offset) != (1.0, 0.0):
-        x = layers.Rescaling(spec.scale, spec.offset, name="backbone_range")(x)
+    scale, offset = (spec.scale, spec.offset) if config.input_scale == "backbone" else (1 / 255, 0.0)
+    if (scale, offset) != (1.0, 0.0):
+        x = layers.Rescaling(scale, offset, name="backbone_range")(x)
     backbone = spec.builder(include_top=False, weights=None, input_tensor=x)
     features = layers.Identity(name=FEATURE_MAP)(backbone.output)
 

@@ -70,22 +70,22 @@ def predictor(model: keras.Model) -> Callable[[dict], dict]:
     return run
 
 
-def feature_gradients(backbone: keras.Model, head: keras.Model) -> Callable[..., tuple]:
-    """A function from inputs to features, the gradients of a score with respect to them, and outputs; compiled once.
+def score_gradients(first: keras.Model, rest: keras.Model) -> Callable[..., tuple]:
+    """A function from inputs to a point inside a network, a score's gradients by it, and outputs; compiled once.
 
     Parameters
     ----------
-    backbone
-        From `image` to features (B, h, w, C).
-    head
-        From features and sex to a dict of outputs, one of which is `scores` (B, n).
+    first
+        From `image` to the point, say features (B, h, w, C), or the image itself.
+    rest
+        From there and sex to a dict of outputs, one of which is `scores` (B, n).
 
     Returns
     -------
     callable
-        From `image` (B, H, W, 1), `sex` (B, 1) and a `direction` (n,) to features and gradients, both (B, h, w, C), and
-        the dict of outputs; all numpy. An image's score is `scores @ direction`. In inference mode no image sees
-        another, so the gradient of the batch's sum holds the gradient of each.
+        From `image` (B, H, W, 1), `sex` (B, 1) and a `direction` (n,) to the values at the point and the gradients, of
+        one shape, and the dict of outputs; all numpy. An image's score is `scores @ direction`. In inference mode no
+        image sees another, so the gradient of the batch's sum holds the gradient of each.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -93,39 +93,39 @@ def feature_gradients(backbone: keras.Model, head: keras.Model) -> Callable[...,
 
         @tf.function(reduce_retracing=True)
         def compiled(image, sex, direction):
-            features = backbone(image, training=False)
+            point = first(image, training=False)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(features)
-                outputs = head([features, sex], training=False)
+                tape.watch(point)
+                outputs = rest([point, sex], training=False)
                 score = tf.reduce_sum(outputs["scores"] * direction)
-            return features, tape.gradient(score, features), outputs
+            return point, tape.gradient(score, point), outputs
     elif backend == "jax":
         import jax
 
         @jax.jit
         def stateless(states, image, sex, direction):
-            features = backbone.stateless_call(*states[0], image, training=False)[0]
+            point = first.stateless_call(*states[0], image, training=False)[0]
 
-            def score(features):
-                outputs = head.stateless_call(*states[1], [features, sex], training=False)[0]
+            def score(point):
+                outputs = rest.stateless_call(*states[1], [point, sex], training=False)[0]
                 return (outputs["scores"] * direction).sum(), outputs
 
-            gradients, outputs = jax.grad(score, has_aux=True)(features)
-            return features, gradients, outputs
+            gradients, outputs = jax.grad(score, has_aux=True)(point)
+            return point, gradients, outputs
 
         def compiled(image, sex, direction):
-            kinds = [(part.trainable_variables, part.non_trainable_variables) for part in (backbone, head)]
+            kinds = [(part.trainable_variables, part.non_trainable_variables) for part in (first, rest)]
             return stateless([[[v.value for v in kind] for kind in part] for part in kinds], image, sex, direction)
     else:
         import torch
 
         def compiled(image, sex, direction):
             with torch.no_grad():
-                features = backbone(image, training=False)
-            features = features.detach().requires_grad_()
-            outputs = head([features, sex], training=False)
-            (gradients,) = torch.autograd.grad((outputs["scores"] * direction).sum(), features)
-            return features, gradients, outputs
+                point = first(image, training=False)
+            point = point.detach().requires_grad_()
+            outputs = rest([point, sex], training=False)
+            (gradients,) = torch.autograd.grad((outputs["scores"] * direction).sum(), point)
+            return point, gradients, outputs
 
     def run(image, sex, direction):
         results = compiled(*(keras.ops.convert_to_tensor(v) for v in (image, sex, direction)))

@@ -13,9 +13,9 @@ from boneage.labels import GROUP_COLUMNS
 from boneage.models.compiled import predictor
 
 
-def inputs_of(cache: Cache, rows: pd.DataFrame, size: int) -> dict[str, np.ndarray]:
+def inputs_of(cache: Cache, rows: pd.DataFrame, size: int, view: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Model inputs for rows of a cache's index, float32, not augmented: `image` (B, size, size, 1), `sex` (B, 1)."""
-    images = np.stack([sample(cache.images[r], size) for r in rows["row"]])
+    images = np.stack([sample(cache.images[r], size, view) for r in rows["row"]])
     return {"image": images[..., None].astype("float32"), "sex": rows[["male"]].to_numpy("float32")}
 
 
@@ -27,6 +27,7 @@ def predict(
     batch_size: int = 64,
     progress: bool = True,
     run: Callable[[dict], dict] | None = None,
+    view: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Predict the images `ids` of a cache.
 
@@ -36,6 +37,8 @@ def predict(
         Image side in pixels.
     run
         The model's `predictor`, where several calls share one: making it costs a compilation.
+    view
+        (3, 3) map of the unit square through which the images are looked at; None: as they are.
 
     Returns
     -------
@@ -49,7 +52,7 @@ def predict(
     for start in tqdm(range(0, len(rows), batch_size), desc="predicting", unit="batch", disable=not progress):
         part = rows.iloc[start : start + batch_size]
         # A last, smaller batch is filled up and cut again: another shape would be compiled anew.
-        inputs = {k: np.resize(v, (batch_size, *v.shape[1:])) for k, v in inputs_of(cache, part, size).items()}
+        inputs = {k: np.resize(v, (batch_size, *v.shape[1:])) for k, v in inputs_of(cache, part, size, view).items()}
         outputs = run(inputs)
         if "months" in outputs:
             months.append(outputs["months"][: len(part), 0])

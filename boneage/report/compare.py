@@ -12,9 +12,12 @@ from tqdm import tqdm
 
 from boneage import style
 from boneage.data.cache import open_or_prepare
+from boneage.evaluation.run_files import predictions_path
+from boneage.evaluation.tone import NAME as TONE
 from boneage.paths import write_csv, write_text
-from boneage.report import figures, figures_groups, pictures, tables
-from boneage.report.runs import REPORTED_ON, Runs, best, digest, evaluated, find_runs
+from boneage.report import figures, figures_groups, pictures, refinements, tables, tone, worst
+from boneage.report.runs import REPORTED_ON, Runs, best, digest, evaluated, find_runs, headline
+from boneage.report.tables import to_markdown
 
 MANIFEST = "manifest.json"
 TABLES = ("comparison.csv", "comparison.md", "differences.csv")
@@ -45,7 +48,9 @@ class Drawing:
 
 
 def drawings(runs: Runs) -> list[Drawing]:
-    """The figures that these evaluated runs allow, in the order of the report."""
+    """The figures that these evaluated runs allow, in the order of the report; of many runs the `headline` ones."""
+    runs = headline(runs)
+    trained = tuple(r for r in runs if r.trained)
     months, groups = tuple(r for r in runs if r.has_months), tuple(r for r in runs if r.has_groups)
     made = [
         Drawing(
@@ -54,13 +59,13 @@ def drawings(runs: Runs) -> list[Drawing]:
             "The star is the epoch that was kept, chosen on validation. Training values are means over an epoch of "
             "augmented images, before weight averaging; validation values are those of the averaged weights on images "
             "as they are.",
-            tuple(r.folder / "history.csv" for r in runs),
-            partial(figures.learning_curves, runs),
+            tuple(r.folder / "history.csv" for r in trained),
+            partial(figures.learning_curves, trained),
         )
     ]
 
-    def add(title: str, caption: str, draw: Callable, shown: Runs, needs_images: bool = False) -> None:
-        inputs = tuple(r.folder / f"predictions_{REPORTED_ON}.csv" for r in shown)
+    def add(title: str, caption: str, draw: Callable, shown: Runs, needs_images: bool = False, *more: Path) -> None:
+        inputs = (*(r.folder / f"predictions_{REPORTED_ON}.csv" for r in shown), *more)
         made.append(Drawing(f"{draw.__name__}.png", title, caption, inputs, partial(draw, shown), needs_images))
 
     if months:
@@ -104,13 +109,24 @@ def drawings(runs: Runs) -> list[Drawing]:
             one_a_backbone,
             needs_images=True,
         )
+        others = tuple(r for r in one_a_backbone if r is not best(months) and r.trained)
         add(
             "Largest errors",
-            f"The {pictures.WORST} holdout images on which {best(months).label} is furthest off, worst first.",
+            f"The {worst.COUNT} holdout images on which {best(months).label} is furthest off, worst first. The lines "
+            "on why come from rules over what is known of an image; nobody has looked for causes.",
             pictures.worst_cases,
-            (best(months),),
-            needs_images=True,
+            (best(months), *others),
+            True,
+            *worst.hands_of(best(months)),
         )
+    if toned := tone.measured(runs):
+        inputs = tuple(predictions_path(r.folder, TONE) for r in toned)
+        caption = (
+            "Validation images whose grey levels were changed, the window then taken anew; 95 % paired-bootstrap "
+            "intervals. Grey: what counts as robust."
+        )
+        draw = partial(tone.tone_robustness, toned)
+        made.append(Drawing("tone_robustness.png", "Other tone curves", caption, inputs, draw))
     return made
 
 
@@ -123,15 +139,30 @@ def write_tables(runs: Runs, folder: Path) -> None:
         parts += [
             "## Differences to the run selected on validation",
             tables.PAIRED_NOTE,
-            tables.to_markdown(differences),
+            to_markdown(differences),
         ]
-    parts += ["## What was run", tables.to_markdown(tables.provenance(runs))]
+    for title, text in (("After training", after_training(headline(runs))), ("Other tone curves", other_tones(runs))):
+        parts += [f"## {title}", text] if text else []
+    parts += ["## What was run", to_markdown(tables.provenance(runs))]
     write_text(folder / "comparison.md", "\n\n".join(p for p in parts if p) + "\n")
+
+
+def after_training(runs: Runs) -> str:
+    """What views, ensembles and corrections gain, and what the ensembles consist of, as Markdown; may be empty."""
+    gains, members = refinements.shown_gains(runs), refinements.ensembles(runs)
+    parts = [to_markdown(gains), refinements.NOTE] if len(gains) else []
+    return "\n\n".join(parts + ([to_markdown(members)] if len(members) else []))
+
+
+def other_tones(runs: Runs) -> str:
+    """How the models stand other grey-level curves, as Markdown; empty where it was not measured."""
+    shown = tone.shown(runs)
+    return f"{to_markdown(shown)}\n\n{tone.NOTE}" if len(shown) else ""
 
 
 def results_text(runs: Runs) -> str:
     """The main table with a line on how to read it, as Markdown."""
-    return tables.to_markdown(tables.results(runs)) + "\n\n" + tables.results_note(runs)
+    return to_markdown(tables.results(runs)) + "\n\n" + tables.results_note(runs)
 
 
 def compare(outputs: Path, images: Path, data: Path | None = None) -> Path:
@@ -156,7 +187,7 @@ def compare(outputs: Path, images: Path, data: Path | None = None) -> Path:
     outputs, images = Path(outputs), Path(images)
     runs = evaluated(find_runs(outputs))
     write_tables(runs, outputs)
-    cache = open_or_prepare(data, max(s.size for r in runs for s in r.config.stages)) if data else None
+    cache = open_or_prepare(data, max(r.config.size for r in runs if r.trained), frame=None) if data else None
     known, manifest = read_manifest(images), {}
     for drawing in tqdm(drawings(runs), desc="drawing", unit="figure"):
         if drawing.needs_images and cache is None:

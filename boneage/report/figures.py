@@ -26,11 +26,13 @@ def colour_of(run: Run) -> str:
 
 
 def panels(runs: Runs, height: float, alone: float = 9.0, **grid) -> tuple[Figure, list[Axes]]:
-    """A grid two wide, one panel a run (a single one `alone` inches wide), titled; marked when a run is a phantom's."""
-    rows, columns = math.ceil(len(runs) / 2), min(2, len(runs))
-    figure, axes = style.new_figure(
-        alone if columns == 1 else 9, height * rows, nrows=rows, ncols=columns, squeeze=False, **grid
-    )
+    """A grid two wide, of three in one row, one panel a run, titled; marked when a run is a phantom's.
+
+    A single panel is `alone` inches wide.
+    """
+    columns = len(runs) if len(runs) <= 3 else 2
+    rows, width = math.ceil(len(runs) / columns), {1: alone, 2: 9.0, 3: 12.0}[columns]
+    figure, axes = style.new_figure(width, height * rows, nrows=rows, ncols=columns, squeeze=False, **grid)
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
     axes = list(axes.flat)
     for ax in axes[len(runs) :]:
@@ -216,7 +218,7 @@ def error_by_age_and_sex(runs: Runs) -> Figure:
             )
             for x, n in zip(where + shift, rows["n"], strict=True):
                 ax.text(x, 0.02, f"{n:,}", transform=ax.get_xaxis_transform(), ha="center", fontsize=8, color=colour)
-        ax.axhline(run.summary.value["mae"], color=GREY, linestyle="--", linewidth=1, zorder=0)
+        ax.axhline(run.summary.value["mae"], color=GREY, linestyle="--", linewidth=1, zorder=0, label="all")
         ax.set_xticks(where, GROUPS)
         ax.set_xlim(-0.5, len(GROUPS) - 0.5)
         ax.set(xlabel="reference bone age, years\n(small numbers: images)", ylabel="MAE, months")

@@ -12,12 +12,13 @@ from markupsafe import Markup
 
 from boneage import __version__, style
 from boneage.evaluation import metrics
+from boneage.explain import audit_tables
 from boneage.paths import write_text
-from boneage.report import tables
+from boneage.report import refinements, tables, tone
 from boneage.report.compare import drawings, is_fresh
-from boneage.report.runs import Run, best, evaluated, find_runs
+from boneage.report.runs import Run, best, evaluated, find_runs, headline
 
-GRADCAM = "gradcam*.png"
+GRADCAM = ("gradcam*.png", "audit*.png")
 TILES = ("mae", "within_12", "accuracy")  # of the selected run, in large print
 
 
@@ -31,9 +32,9 @@ def render(outputs: Path, images: Path, path: Path) -> Path:
     """
     outputs, images = Path(outputs), Path(images)
     everything = find_runs(outputs)
-    runs = evaluated(everything)
-    chosen = best(runs)
-    shown = {d.name: d for d in drawings(runs) if is_fresh(d, outputs, images)}
+    all_runs = evaluated(everything)
+    runs, chosen = headline(all_runs), best(all_runs)
+    shown = {d.name: d for d in drawings(all_runs) if is_fresh(d, outputs, images)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("boneage.report").joinpath("template.html").read_text(encoding="utf-8"))
     page = template.render(
@@ -48,7 +49,14 @@ def render(outputs: Path, images: Path, path: Path) -> Path:
         results_note=tables.results_note(runs),
         differences=_table(tables.shown_differences(runs)),
         paired_note=tables.PAIRED_NOTE,
+        gains=_table(refinements.shown_gains(runs)),
+        gains_note=refinements.NOTE,
+        ensembles=_table(refinements.ensembles(runs), "wrap"),
+        tones=_table(tone.shown(runs)),
+        tones_note=tone.NOTE,
         provenance=_table(tables.provenance(runs), "wrap"),
+        audit=_table(audit_tables.audit_table(outputs), "wrap"),
+        audit_note=audit_tables.NOTE,
         figures=[
             {
                 "id": d.name.removesuffix(".png"),
@@ -58,7 +66,7 @@ def render(outputs: Path, images: Path, path: Path) -> Path:
             }
             for d in shown.values()
         ],
-        gradcam=[{"name": p.stem, "src": _embedded(p)} for p in sorted(images.glob(GRADCAM))],
+        gradcam=[{"name": p.stem, "src": _embedded(p)} for p in [p for g in GRADCAM for p in sorted(images.glob(g))]],
     )
     write_text(path, page)
     return Path(path)
@@ -72,9 +80,9 @@ def _described(run: Run) -> dict:
         "summary": _table(tables.summary(run)),
         "by_group": _table(tables.by_group(run)),
         "limits": limits(run),
-        "config": json.dumps(run.config.to_dict(), indent=2),
+        "config": json.dumps(run.config.to_dict(), indent=2) if run.config else "",
         "facts": run.facts,
-        "head": run.config.head,
+        "head": run.head,
     }
 
 
@@ -93,11 +101,13 @@ def limits(run: Run) -> list[str]:
 
 
 def _table(table: pd.DataFrame, kind: str = "") -> Markup:
-    """A table of text as HTML; `**bold**` and `*italic*` cells keep their meaning. Empty for an empty table."""
+    """A table of text as HTML; `**bold**` and `*italic*` keep their meaning, a FAIL is red. Empty for an empty one."""
     if table.empty:
         return Markup("")
 
     def cell(text: str) -> Markup:
+        if text.startswith(audit_tables.FAILED):
+            return Markup('<strong class="fail">{}</strong>').format(text)
         for mark, tag in (("**", "strong"), ("*", "em")):
             if text.startswith(mark) and text.endswith(mark):
                 return Markup("<{0}>{1}</{0}>").format(Markup(tag), text.strip("*"))

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from textwrap import wrap
 
 import pandas as pd
 from matplotlib import rc_context
@@ -14,12 +15,14 @@ from boneage.data.augment import sample
 from boneage.data.cache import Cache
 from boneage.errors import BoneageError
 from boneage.labels import GROUP_EDGES, SEX_NAMES, years_and_months
+from boneage.report import worst
 from boneage.report.figures import colour_of, mark
 from boneage.report.runs import Runs
 
 SIDE = 224  # px a picture is shown at
 SAMPLE_AGES = tuple((a + b) // 2 for a, b in pairwise(GROUP_EDGES))  # months: the middle of each age group
-WORST = 8
+WORST_COLUMNS = 5
+LINE = 27  # characters of 8 points below a picture that is a fifth of a page wide
 
 
 def fixed_samples(table: pd.DataFrame) -> pd.DataFrame:
@@ -89,17 +92,23 @@ def sample_grid(runs: Runs, cache: Cache) -> Figure:
 
 @rc_context(style.RC)
 def worst_cases(runs: Runs, cache: Cache) -> Figure:
-    """The holdout images that a run (the only one of `runs`) is furthest off on, the worst first."""
-    (run,) = runs
-    table = run.holdout
-    error = (table["predicted_months"] - table["reference_months"]).abs()
-    worst = table.loc[error.sort_values(ascending=False, kind="stable").index[:WORST]]
-    figure, axes = style.new_figure(9, 5.7, nrows=2, ncols=WORST // 2)
+    """The holdout images that `runs[0]` is furthest off on, the worst first, each with a line on why."""
+    run = runs[0]
+    why = worst.reasons(runs, cache)
+    rows = math.ceil(len(why) / WORST_COLUMNS)
+    figure, axes = style.new_figure(9, 2.6 * rows, nrows=rows, ncols=WORST_COLUMNS, squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.02, w_pad=0.03, hspace=0, wspace=0)
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, (_, row) in zip(axes.flat, worst.iterrows(), strict=False):
+    for ax, (_, row) in zip(axes.flat, worst.worst(run).iterrows(), strict=False):
         _show(ax, cache, row)
-        _say(ax, 0, _error(row), colour_of(run))
-        _say(ax, 1, f"image {row['id']}")
+        ax.set_title(ax.get_title(), fontsize=10, loc="left")
+        ax.set_title("")
+        lines = [f"image {row['id']}", *wrap(why[row["id"]], LINE)]
+        for text, size, down in ((_error(row), 10, -4), ("\n".join(lines), 8, -18)):
+            ax.annotate(
+                text, (0, 0), (0, down), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=size,
+                annotation_clip=False,
+            )  # fmt: skip
     mark(figure, (run,))
     return figure

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from boneage import style
 from boneage.errors import BoneageError
+from boneage.explain import audit_tables
 from boneage.paths import write_text
 from boneage.report import html, tables
-from boneage.report.compare import compare, results_text, stale
-from boneage.report.runs import Runs, best, evaluated, find_runs
+from boneage.report.compare import after_training, compare, other_tones, results_text, stale
+from boneage.report.runs import Runs, best, evaluated, find_runs, headline
 
 MARKED = re.compile(r"(?P<open><!-- report:(?P<name>\w+) -->\n)(?P<body>.*?)(?P<close><!-- /report -->)", re.DOTALL)
 PAGE = "report.html"  # below the outputs
@@ -20,11 +21,22 @@ def blocks(runs: Runs) -> dict[str, str]:
     chosen = best(runs)
     of = "Mean absolute error in months" if chosen.has_months else "Accuracy in %"
     return {
-        "results": warning + results_text(runs),
+        "results": warning + results_text(headline(runs)),
         "by_group": f"{warning}{of} of {chosen.label} on the holdout, with 95 % bootstrap intervals:\n\n"
         + tables.to_markdown(tables.by_group(chosen)),
-        "runs": warning + tables.to_markdown(tables.provenance(runs)),
+        "runs": warning + tables.to_markdown(tables.provenance(headline(runs))),
+        "refinements": warning + after_training(headline(runs)),
+        "tone": warning + other_tones(headline(runs)),
+        "audit": warning + _audits(chosen.folder.parents[1]),
     }
+
+
+def _audits(outputs: Path) -> str:
+    """Heat maps against the goals of their audit, with how to read it."""
+    table = audit_tables.audit_table(outputs)
+    if table.empty:
+        return "No run's heat maps have been audited yet."
+    return f"{tables.to_markdown(table)}\n\n{audit_tables.NOTE}"
 
 
 def render_readme(readme: Path, outputs: Path, check: bool = False) -> list[str]:

@@ -10,35 +10,37 @@ import pandas as pd
 from boneage.config import TrainConfig
 from boneage.data import splits
 from boneage.errors import BoneageError
-from boneage.evaluation import metrics
+from boneage.evaluation import ensemble, metrics, speed
 from boneage.evaluation.run_files import read_json, read_predictions
+from boneage.labels import GROUP_COLUMNS
 from boneage.models import backbones
 
 Runs = tuple["Run", ...]
 SELECTED_ON, REPORTED_ON = "validation", "holdout"
+LOOKALIKE = "lookalike"  # name of the runs with the earlier work's recipe, see boneage/campaigns/lookalike.toml
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One finished run: `outputs/<Backbone>/<name>`. Two are equal when their files are.
+    """One finished run, `outputs/<Backbone>/<name>`, or an ensemble of runs. Two are equal when their files are.
 
     Attributes
     ----------
     folder
         Where it lies.
     config
-        What was asked for.
+        What was asked for; None for an ensemble, which was not trained.
     facts
         What came of it (`run.json`).
     """
 
     folder: Path
-    config: TrainConfig
+    config: TrainConfig | None
     facts: dict
 
     @cached_property
     def _mark(self) -> tuple:
-        shown = ("history.csv", *(f"predictions_{s}.csv" for s in (SELECTED_ON, REPORTED_ON)))
+        shown = ("history.csv", speed.FILE, *(f"predictions_{s}.csv" for s in (SELECTED_ON, REPORTED_ON)))
         there = [self.folder / name for name in shown if (self.folder / name).exists()]
         return self.folder, self.config, str(self.facts), tuple(map(digest, there))
 
@@ -55,7 +57,12 @@ class Run:
 
     @property
     def backbone(self) -> str:
-        return self.config.backbone
+        return self.config.backbone if self.config else ensemble.BACKBONE
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a model of its own, with a history and a `model.keras`."""
+        return self.config is not None
 
     @property
     def phantom(self) -> bool:
@@ -68,11 +75,28 @@ class Run:
 
     @property
     def has_months(self) -> bool:
-        return self.config.head != "classification"
+        return self.config.head != "classification" if self.config else "predicted_months" in self.validation
 
     @property
     def has_groups(self) -> bool:
-        return self.config.head != "regression"
+        return self.config.head != "regression" if self.config else GROUP_COLUMNS[0] in self.validation
+
+    @property
+    def head(self) -> str:
+        """joint, regression or classification: what it answers."""
+        return "joint" if self.has_months and self.has_groups else "regression" if self.has_months else "classification"
+
+    @cached_property
+    def milliseconds(self) -> float:
+        """Of one answer; NaN where it was not timed."""
+        return speed.milliseconds(self.folder)
+
+    @cached_property
+    def seconds_per_epoch(self) -> float:
+        """Median over the epochs of the last image size; NaN for an ensemble."""
+        if not self.trained:
+            return float("nan")
+        return float(self.history["seconds"][self.history["size"] == self.config.size].median())
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -122,24 +146,26 @@ def _groups(run: Run) -> pd.DataFrame:
 
 
 def find_runs(outputs: Path) -> Runs:
-    """The finished runs below `outputs`, in the order of the backbone registry, then by name; evaluated or not.
+    """The finished runs below `outputs`, in the order of the backbone registry, then by name, and last the ensembles.
 
     Raises
     ------
     BoneageError
         There is none, or a folder's record cannot be read.
     """
-    order = backbones.names()
     found = []
     for model in Path(outputs).glob("*/*/model.keras"):
         folder = model.parent
         found.append(Run(folder, TrainConfig.load(folder / "config.json"), read_json(folder, "run.json")))
+    for facts in Path(outputs).glob(f"{ensemble.BACKBONE}/*/run.json"):
+        found.append(Run(facts.parent, None, read_json(facts.parent, facts.name)))
     if not found:
         raise BoneageError(
             f"no finished run in {outputs}; expected {outputs}/<Backbone>/<name>/model.keras; "
             "make one with `boneage train`"
         )
-    return tuple(sorted(found, key=lambda r: (order.index(r.backbone) if r.backbone in order else len(order), r.label)))
+    known = {name: i for i, name in enumerate(backbones.names())}
+    return tuple(sorted(found, key=lambda r: (not r.trained, known.get(r.backbone, len(known)), r.label)))
 
 
 def evaluated(runs: Runs) -> Runs:
@@ -163,6 +189,19 @@ def best(runs: Runs) -> Run:
         return (False, table["mae"]) if run.has_months else (True, -table["accuracy"])
 
     return min(runs, key=score)
+
+
+def headline(runs: Runs) -> Runs:
+    """What a reader asks for first: of each backbone, and of the ensembles, the best on validation; and the look-alike.
+
+    Variants that were run to learn from (ablations, further seeds) stand in `comparison.md`.
+    """
+    by_backbone: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.folder.name != LOOKALIKE:
+            by_backbone.setdefault(run.backbone, []).append(run)
+    chosen = {best(tuple(of_one)) for of_one in by_backbone.values()}
+    return tuple(r for r in runs if r in chosen or r.folder.name == LOOKALIKE)
 
 
 def digest(path: Path) -> str:

@@ -35,7 +35,9 @@ def comparison(runs: Runs) -> pd.DataFrame:
     DataFrame
         `run`, `backbone`, `head`, `size` (px), `data`, `phantom`, `images` (of the holdout), for each of `COMPARED` the
         value and its 95 % interval `_low`, `_high` (NaN where the head is missing), `validation_mae`, `selected`
-        (the best by validation), `parameters`, `epochs`, `best_epoch`, `seconds_per_epoch` (median), `initial_weights`.
+        (the best by validation), `parameters`, `epochs`, `best_epoch`, `seconds_per_epoch` (median at the last image
+        size), `milliseconds` (of one answer, where it was timed), `initial_weights`. An ensemble was not trained and
+        has no epochs.
     """
     chosen, rows = best(runs), []
     for run in runs:
@@ -47,8 +49,8 @@ def comparison(runs: Runs) -> pd.DataFrame:
             {
                 "run": run.label,
                 "backbone": run.backbone,
-                "head": run.config.head,
-                "size": run.config.size,
+                "head": run.head,
+                "size": run.config.size if run.config else np.nan,
                 "data": run.facts["data"],
                 "phantom": run.phantom,
                 "images": len(run.holdout),
@@ -58,10 +60,11 @@ def comparison(runs: Runs) -> pd.DataFrame:
                 .value.get("mae", np.nan),
                 "selected": run is chosen,
                 "parameters": run.facts["parameters"],
-                "epochs": run.facts["epochs"],
-                "best_epoch": run.facts["best_epoch"],
-                "seconds_per_epoch": run.history["seconds"].median(),
-                "initial_weights": run.facts["initial_weights"]["name"],
+                "epochs": run.facts.get("epochs", np.nan),
+                "best_epoch": run.facts.get("best_epoch", np.nan),
+                "seconds_per_epoch": run.seconds_per_epoch,
+                "milliseconds": run.milliseconds,
+                "initial_weights": run.facts.get("initial_weights", {}).get("name", ""),
             }
         )
     return pd.DataFrame(rows)
@@ -126,7 +129,7 @@ def results(runs: Runs) -> pd.DataFrame:
     earlier_ids = splits.earlier_accuracy_ids() if rsna else []
     shared = f"Accuracy on {len(earlier_ids):,} of them, %"
     chosen, rows = best(runs), []
-    mae, accuracy, side = metrics.METRICS["mae"].label, "Accuracy, 4 age groups, %", "Image side, px"
+    mae, accuracy = metrics.METRICS["mae"].label, "Accuracy, 4 age groups, %"
     for run in runs:
         row = {
             "Model": f"**{run.label}**" if run is chosen else run.label,
@@ -138,13 +141,25 @@ def results(runs: Runs) -> pd.DataFrame:
             row[shared] = (
                 _accuracy(run, metrics.summarise(part).set_index("metric")) if run.on_rsna_holdout else NOTHING
             )
-        rows.append((run.backbone, row | {"Images": f"{len(run.holdout):,}", side: str(run.config.size)}))
+        rows.append((run.backbone, row | {"Images": f"{len(run.holdout):,}"} | _cost(run)))
     for p in published().itertuples() if rsna else ():
         row = {"Model": f"*{p.model}, published*", mae: f"{p.mae_months:.2f}", accuracy: NOTHING}
-        row |= {shared: f"{p.accuracy_percent:.2f}", "Images": f"{p.mae_images:,}", side: NOTHING}
+        row |= {shared: f"{p.accuracy_percent:.2f}", "Images": f"{p.mae_images:,}"}
         rows.append((p.model, row))
     order = {name: i for i, name in enumerate(backbones.names())}
-    return pd.DataFrame([row for _, row in sorted(rows, key=lambda r: order.get(r[0], len(order)))])
+    shown = pd.DataFrame([row for _, row in sorted(rows, key=lambda r: order.get(r[0], len(order)))])
+    return shown.dropna(axis="columns", how="all").fillna(NOTHING)
+
+
+def _cost(run: Run) -> dict:
+    """What a model takes: the columns that nothing is known of are left out."""
+    known = {
+        "Image side, px": f"{run.config.size}" if run.config else np.nan,
+        "Parameters, millions": f"{run.facts['parameters'] / 1e6:.1f}",
+        "An epoch, s": run.seconds_per_epoch,
+        "An answer, ms": run.milliseconds,
+    }
+    return {k: f"{v:,.0f}" if isinstance(v, float) and not np.isnan(v) else v for k, v in known.items()}
 
 
 def results_note(runs: Runs) -> str:
@@ -198,7 +213,7 @@ def shown_differences(runs: Runs) -> pd.DataFrame:
 def provenance(runs: Runs) -> pd.DataFrame:
     """Which data, which images, from which weights, at what cost, as text."""
     rows = []
-    for run in runs:
+    for run in (r for r in runs if r.trained):
         f = run.facts
         weights, images = f["initial_weights"], f["images"] | {REPORTED_ON: len(run.holdout)}
         rows.append(

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from boneage.config import TrainConfig
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`4800` -> `"1 h 20 min"`."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
@@ -63,7 +64,7 @@ class LiveLine:
             "best so far" if progress.best_epoch + 1 == record["epoch"] else f"best was epoch {progress.best_epoch + 1}"
         )
         if left:
-            parts.append(f"about {_clock(left)} left")
+            parts.append(f"about {clock(left)} left")
         print(
             f"{c.backbone} {c.run_name}: epoch {record['epoch']}/{c.epochs} at {record['size']} px: "
             + ", ".join(parts),

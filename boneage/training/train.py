@@ -26,6 +26,7 @@ from boneage.training.run_folder import RunFolder
 
 WARMUP_EPOCH = 1_000_000  # numbers the head's warm-up apart from every real epoch, for its random draws
 NO_DECAY = ["bias", "gamma", "beta"]
+PLATEAU_PATIENCE = 2  # epochs without a better validation score before the learning rate is halved
 
 
 class AveragedAdamW(keras.optimizers.AdamW):
@@ -49,6 +50,7 @@ class Progress:
     epoch: int = 0  # epochs finished
     best_score: float = float("inf")
     best_epoch: int = -1
+    waited: int = 0  # epochs since the last better validation score or halving of the learning rate
     seconds: float = 0.0
 
 
@@ -71,7 +73,7 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
     """
     folder = RunFolder(outputs / config.backbone / config.run_name)
     folder.claim(config, resume)
-    cache = open_or_prepare(data, max(s.size for s in config.stages))
+    cache = open_or_prepare(data, max(s.size for s in config.stages), config.frame)
     split = splits.split(cache.index, config.seed)
     folder.save_split(split)
     rows = {name: cache.rows(split["id"][split["set"] == name]) for name in ("train", "validation")}
@@ -140,7 +142,10 @@ class _Run:
                 record = self.score(size)
                 if record["score"] < progress.best_score:
                     progress.best_score, progress.best_epoch = record["score"], progress.epoch
+                    progress.waited = 0
                     self.folder.checkpoint.save_best(self.model)
+                else:
+                    progress.waited += 1
             progress.epoch += 1
             progress.seconds += time.perf_counter() - begin
             record = {
@@ -150,6 +155,7 @@ class _Run:
                 "seconds": time.perf_counter() - begin, "images_per_second": self.steps * c.batch_size / stepping,
             }  # fmt: skip
             self.folder.log(record)
+            self.reduce_on_plateau(progress)
             self.folder.checkpoint.save(self.model, {"progress": vars(progress), "started": started})
             line.close(record, progress)
         return started | {"best_epoch": progress.best_epoch + 1, "seconds": progress.seconds, "epochs": progress.epoch}
@@ -158,6 +164,12 @@ class _Run:
         """Whether the last stage has gone on for too long without a better validation score."""
         c = self.config
         return c.stage_of(progress.epoch) is c.stages[-1] and progress.epoch - progress.best_epoch > c.patience
+
+    def reduce_on_plateau(self, progress: Progress) -> None:
+        """Halve the learning rate where the config asks for it and validation no longer improves."""
+        if self.config.schedule == "plateau" and progress.waited >= PLATEAU_PATIENCE:
+            progress.waited = 0
+            self.model.optimizer.learning_rate = 0.5 * self.model.optimizer.learning_rate
 
     def warm_up_head(self) -> None:
         """A short training of the head alone, so that its random gradients do not tear up the backbone."""
@@ -182,13 +194,13 @@ class _Run:
         c = self.config
         total = self.steps * c.epochs
         ramp = max(1, min(c.ramp_steps, total // 10))  # a short run must not end before it is up to speed
-        schedule = keras.optimizers.schedules.CosineDecay(
+        cosine = keras.optimizers.schedules.CosineDecay(
             0.0, max(1, total - ramp), warmup_target=c.learning_rate, warmup_steps=ramp
         )
         optimizer = AveragedAdamW(
-            schedule,
+            cosine if c.schedule == "cosine" else c.learning_rate,
             weight_decay=c.weight_decay,
-            global_clipnorm=c.clip_norm,
+            global_clipnorm=c.clip_norm or None,
             use_ema=c.average > 0,
             ema_momentum=c.average or 0.99,
         )
@@ -198,9 +210,13 @@ class _Run:
     def _compile(self, optimizer) -> None:
         c, losses, weights, metrics = self.config, {}, {}, {}
         if c.head != "classification":
-            # Huber in months, scaled so that a large error of one standard deviation costs about 1.
-            losses["months"] = keras.losses.Huber(delta=c.huber_months)
-            weights["months"] = 1 / (c.huber_months * self.sd)
+            # Scaled so that an error of one standard deviation costs about 1: its square, or its size if that is large.
+            if c.loss == "huber":
+                losses["months"] = keras.losses.Huber(delta=c.huber_months)
+                weights["months"] = 1 / (c.huber_months * self.sd)
+            else:
+                losses["months"] = keras.losses.MeanSquaredError()
+                weights["months"] = 1 / self.sd**2
             metrics["months"] = keras.metrics.MeanAbsoluteError(name="mae")
         if c.head != "regression":
             losses["groups"] = keras.losses.SparseCategoricalCrossentropy()
