@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 DATA   ?=
 OUT    ?= $(if $(DATA),outputs/local,outputs/phantom)
 
-.PHONY: help run test test-backends bench notebooks report clean
+.PHONY: help run test test-backends test-dicom test-web screenshots bench notebooks report clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -38,9 +38,20 @@ test-backends: $(VENV)/installed-dev   ## the same code on JAX and PyTorch
 	KERAS_BACKEND=jax $(PY) -m pytest -m "not slow" $(BACKEND_TESTS)
 	KERAS_BACKEND=torch $(PY) -m pytest -m "not slow" $(BACKEND_TESTS)
 
-BACKEND_TESTS = $(foreach t,build weights compiled training training_kill evaluate explain,tests/test_$(t).py)
+BACKEND_TESTS = $(foreach t,build weights compiled training training_kill evaluate explain explain_methods,tests/test_$(t).py)
 
-bench: $(VENV)/installed-dev   ## speed and memory, as ratios, into benchmarks/results
+test-dicom: $(VENV)/installed-dev   ## the DICOM node among dcmtk, Orthanc and dciodvfy
+	@for program in dcmrecv Orthanc dciodvfy; do command -v $$program > /dev/null || \
+	  { echo "first: apt-get install --no-install-recommends dcmtk orthanc dicom3tools"; exit 2; }; done
+	$(PY) -m pytest tests/dicom_peers.py
+
+test-web: $(VENV)/installed-dev   ## the web page in a real Chromium: behaviour, accessibility, print
+	$(PY) -m pytest tests/web_browser.py
+
+screenshots: $(VENV)/installed-dev   ## the pictures of the web page in images/
+	$(PY) tests/web_screenshots.py
+
+bench: $(VENV)/installed-dev   ## speed and memory, into benchmarks/results.json and its README
 	$(PY) -m benchmarks
 
 notebooks: $(VENV)/installed-dev   ## execute the notebooks in place (DATA=... for real radiographs)

@@ -95,12 +95,15 @@ def data_check(folder: Path, figure: Path | None):
 @click.option("--size", type=click.IntRange(32, 2048), required=True, help="Side of the square in pixels.")
 @click.option("--out", type=click.Path(path_type=Path), help="Cache folder.  [default: cache/<folder>-<size>]")
 @click.option("--workers", type=click.IntRange(1), help="Threads.  [default: all cores]")
-def data_prepare(folder: Path, size: int, out: Path | None, workers: int | None):
+@click.option("--align", type=click.Choice(["hand"]), help="Turn the hand upright and crop to it, where it is found.")
+def data_prepare(folder: Path, size: int, out: Path | None, workers: int | None, align: str | None):
     """Decode, window and letterbox every radiograph once; a killed run goes on where it was."""
     from boneage.data.cache import prepare
 
-    cache = prepare(folder, size, out, workers)
+    cache = prepare(folder, size, out, workers, align or "whole")
     click.echo(f"{cache.folder}: {cache.info['images']} images of {cache.size} px, {cache.info['rejected']} rejected")
+    if align:
+        click.echo(f"no sure hand in {cache.info['whole_frames']} of them: these show the whole frame")
 
 
 @data.command("phantom")
@@ -153,13 +156,35 @@ def train(data, config_file, backbone, head, settings, resume, outputs):
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_data()
 @click.option("--force", is_flag=True, help="Predict again what has been predicted.")
-def evaluate(runs, data, force):
+@click.option("--tone", is_flag=True, help="Also under other grey-level curves: tone.csv and the model card tell.")
+@click.option("--tta", is_flag=True, help="Also with test-time augmentation, into RUN/tta.")
+@click.option("--speed", is_flag=True, help="Also time single answers: speed.json.")
+def evaluate(runs, data, force, tone, tta, speed):
     """Per-image predictions of RUNS, then metrics with intervals and a model card from them."""
     from boneage.evaluation.evaluate import evaluate as run
 
     for folder in runs:
-        run(folder, data, force=force)
+        run(folder, data, force=force, with_tone=tone, with_tta=tta, with_speed=speed)
         click.echo(f"{folder}: predictions, metrics.json and MODEL_CARD.md written")
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--fit-weights", is_flag=True, help="Weights fitted on validation in place of the mean.")
+@click.option(
+    "--correct",
+    type=click.Choice(["none", "linear", "isotonic"]),
+    default="none",
+    show_default=True,
+    help="Take away bias and shrinkage, fitted on validation.",
+)
+@_outputs
+def ensemble(name, runs, fit_weights, correct, outputs):
+    """One answer from several evaluated RUNS (folders, or their tta folders), into OUTPUTS/Ensemble/NAME."""
+    from boneage.evaluation.ensemble import combine
+
+    click.echo(f"ensemble: {combine(name, list(runs), outputs, fit_weights, correct)}")
 
 
 @cli.command()
@@ -173,9 +198,13 @@ def evaluate(runs, data, force):
 )
 @click.option("--sex", help="M or F: sex of the radiograph files.")
 @click.option("--target", default="older", show_default=True, help="older, younger, 0-5, 5-10, 10-15 or 15-20.")
+@click.option(
+    "--method", default="gradcam", show_default=True,
+    help="gradcam, gradcam++, hirescam, layercam, smoothgrad, integrated-gradients, rise or occlusion.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("gradcam.png"), show_default=True)
-def explain(runs, data, ids, set_name, count, files, sex, target, out):
-    """Grad-CAM of the same hands through RUNS: a figure, and a table beside it.
+def explain(runs, data, ids, set_name, count, files, sex, target, method, out):
+    """Heat maps of the same hands through RUNS: a figure, and a table beside it.
 
     The hands come from --data, or are files given with --images and --sex.
     """
@@ -185,10 +214,30 @@ def explain(runs, data, ids, set_name, count, files, sex, target, out):
     if bool(data) == bool(files):
         raise BoneageError("say which hands: either --data DIR, or --images FILE with --sex")
     if files:
-        job.explain_files(list(runs), list(files), parse_sex(sex), out, target)
+        job.explain_files(list(runs), list(files), parse_sex(sex), out, target, method)
     else:
-        job.explain(list(runs), data, out, list(ids) or None, set_name, target, count)
+        job.explain(list(runs), data, out, list(ids) or None, set_name, target, count, method)
     click.echo(f"figure: {out}, table: {out.with_suffix('.csv')}")
+
+
+@cli.command("explain-audit")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_data()
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path),
+    help="Folder with hand-bones.csv and ossification-regions.csv; the phantom needs none.",
+)
+@click.option("--set", "set_name", default="holdout", show_default=True, help="Set that the verdicts are about.")
+@click.option("--every-method", is_flag=True, help="Also the slow methods, on few images: some ten times as long.")
+@_images
+def explain_audit(runs, data, boxes, set_name, every_method, images):
+    """Do the heat maps of RUNS mean anything? Evidence with verdicts, into RUN/audit and figures."""
+    from boneage.explain.audit import audit as run
+
+    figures = _images_folder(images, runs[0].parent.parent)
+    for summary in run(list(runs), data, boxes, figures, set_name, every_method):
+        click.echo(f"audit: {summary}")
 
 
 @cli.command()
@@ -236,10 +285,161 @@ def campaign(name, data, outputs, images):
 
     plan = sweeps.load(name)
     folder = plan.data(data)
-    for config, said in sweeps.state(plan, outputs):
-        click.echo(f"  {config.backbone:16} {config.run_name:16} {said}")
+    click.echo(sweeps.describe(plan, outputs))
     images = _images_folder(images, outputs)
     runs = sweeps.run(plan, folder, outputs)
     explain_runs(runs, folder, out=images / "gradcam.png")
     report_runs(outputs, images, data=folder)
     click.echo(f"report: {(outputs / PAGE).resolve()}")
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--sex", help="F or M, of all images.  [default: what a DICOM file says]")
+@click.option("--model", metavar="RUN", help="Backbone, backbone/name or run folder.  [default: the best shipped]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of sentences.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write a table.")
+@click.option("--overlay", type=click.Path(path_type=Path), help="Also write Grad-CAM pictures into this folder.")
+def predict(images, sex, model, as_json, table, overlay):
+    """Bone age of radiograph files: PNG, JPEG, WebP, TIFF or DICOM. Needs no TensorFlow."""
+    from boneage.labels import parse_sex
+
+    male = None if sex is None else bool(parse_sex(sex))
+    files = _serving("files")
+    answers = files.predict_files(list(images), male, model, maps=overlay is not None)
+    if table:
+        files.save_csv(answers, table)
+    if overlay:
+        files.save_overlays(answers, overlay)
+    click.echo(files.as_json(answers) if as_json else files.as_text(answers))
+    if any(isinstance(answer, BoneageError) for answer in answers.values()):
+        sys.exit(2)
+
+
+def _serving(name: str):
+    """A module of `boneage.serving`, or what to install for it."""
+    from importlib import import_module
+
+    try:
+        return import_module(f"boneage.serving.{name}")
+    except ModuleNotFoundError as error:
+        raise BoneageError(f"{error.name} is missing; install with: pip install 'boneage[serve]'") from error
+
+
+@cli.group()
+def models():
+    """The models on the shelf."""
+
+
+@models.command("list")
+@_outputs
+def models_list(outputs: Path):
+    """Finished runs that tell months, the best by validation first, and whether they can be used by `predict`."""
+    from boneage.serving.shelf import describe
+
+    click.echo(describe(outputs))
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@_data()
+@click.option("--format", "kind", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+def export(run: Path, data: str, kind: str):
+    """Make RUN usable without TensorFlow: model.onnx, checked against the Keras model; intervals; the door's gate."""
+    found = _serving("export").export(run, data)
+    apart, correlation = found["months_apart"], found["correlation"]
+    click.echo(
+        f"{run / 'model.onnx'}: {found['images']} images, up to {apart:.2g} months apart, maps {correlation:.5f}"
+    )
+    rates = _serving("calibrate").calibrate(run, data)
+    click.echo(rates.to_string(index=False, float_format=lambda share: f"{share:.1%}"))
+
+
+@cli.group()
+def hand():
+    """The hand finder: train it, measure it."""
+
+
+_bones = click.option(
+    "--boxes", type=click.Path(path_type=Path), help="Folder with `hand-bones.csv`: radiologist-made boxes."
+)
+
+
+@hand.command("train")
+@_data()
+@_bones
+@click.option("--out", type=click.Path(path_type=Path), help="ONNX file.  [default: the package's own]")
+def hand_train(data: str, boxes: Path, out: Path | None):
+    """Train the hand finder on boxes of the training side."""
+    from boneage.data import boxes as reader
+    from boneage.data.hand import WEIGHTS
+    from boneage.training.hand_finder import train as run
+
+    click.echo(f"hand finder: {run(data, reader.read(boxes).bones, out or WEIGHTS)}")
+
+
+@hand.command("evaluate")
+@click.argument("folder", type=click.Path(path_type=Path))
+@_bones
+@_outputs
+def hand_evaluate(folder: Path, boxes: Path | None, outputs: Path):
+    """Find the hand in every radiograph of FOLDER; errors against boxes, and the doubtful crops as a picture."""
+    from boneage.data import boxes as reader
+    from boneage.evaluation.hand_finder import evaluate as run
+
+    run(folder, reader.read(boxes).bones if boxes else None, outputs / "HandFinder")
+    click.echo(f"hands: {outputs / 'HandFinder'}")
+
+
+@cli.command("dicom-node")
+@click.option("--peer", required=True, metavar="TITLE@HOST:PORT", help="Where answers go, such as PACS@127.0.0.1:104.")
+@click.option("--spool", type=click.Path(path_type=Path), default=Path("spool"), show_default=True, help="Work folder.")
+@click.option("--title", default="BONEAGE", show_default=True, help="What this node is called.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=11112, show_default=True)
+@click.option("--allow", multiple=True, metavar="TITLE", help="Who may send; may be repeated.  [default: any, locally]")
+@click.option("--model", metavar="RUN", help="Backbone or run folder.  [default: the best that is shipped]")
+@click.option("--modality", "modalities", multiple=True, help="May be repeated.  [default: CR, DX]")
+@click.option("--body-part", metavar="REGEX", help="Taken when this fits Body Part Examined ...  [default: hand|wrist]")
+@click.option(
+    "--description", metavar="REGEX", help="... or this a description of the study.  [default: bone.?age|hand|wrist]"
+)
+def dicom_node(peer, spool, title, host, port, allow, model, modalities, body_part, description):
+    """Receive radiographs by C-STORE and send reports and Grad-CAM pictures to another DICOM node."""
+    try:
+        from boneage.serving.dicom_node import serve
+        from boneage.serving.dicom_settings import Peer, Settings, Wanted
+    except ModuleNotFoundError as error:
+        raise BoneageError(f"{error.name} is missing; install with: pip install 'boneage[dicom]'") from error
+
+    def predictor():
+        from boneage.serving.predictor import Predictor
+
+        return Predictor(model)
+
+    filters = {"modalities": modalities, "body_part": body_part, "description": description}
+    wanted = Wanted(**{name: value for name, value in filters.items() if value})
+    serve(Settings(Peer.parse(peer), spool, title, host, port, wanted, allow), predictor)
+
+
+@cli.command()
+@click.option("--model", metavar="RUN", help="Backbone or run folder.  [default: the best that is shipped]")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; any but this needs a token."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--token", envvar="BONEAGE_TOKEN", show_envvar=True, help="What clients must know; better set it there.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="Keep images and answers here.  [default: nothing is kept]"
+)
+@click.option("--rate", type=click.FloatRange(1), default=120, show_default=True, help="Requests a minute and address.")
+def serve(model, host, port, token, keep, rate):
+    """The web page for radiographs, and its HTTP API."""
+    try:
+        from boneage.web.serve import serve as run
+    except ModuleNotFoundError as error:
+        raise BoneageError(f"{error.name} is missing; install with: pip install 'boneage[serve]'") from error
+
+    server, address = run(model, host, port, token, keep, rate)
+    click.echo(f"{address} (stop with Ctrl+C); research use only, not a medical device")
+    server.run()

@@ -1,4 +1,4 @@
-"""Grad-CAM: the two equations of the paper by hand, the way back to the radiograph, the figure and the job."""
+"""Grad-CAM: the two equations of the paper by hand, the way back to the radiograph, and the job."""
 
 from types import SimpleNamespace
 
@@ -15,8 +15,9 @@ from boneage.data.cache import Cache
 from boneage.data.frame import place, whole_frame
 from boneage.errors import BoneageError
 from boneage.explain import figures
-from boneage.explain.explain import choose, energy_inside, explain, explain_files
-from boneage.explain.gradcam import GradCAM, channel_weights, enlarge, normalise, to_original, weighted_map
+from boneage.explain.explain import choose, energy_inside, explain, explain_files, in_radiographs
+from boneage.explain.gradcam import GradCAM
+from boneage.explain.maps import channel_weights, enlarge, normalise, to_original, weighted_map
 from boneage.labels import GROUPS
 from boneage.models.build import build
 
@@ -110,13 +111,6 @@ def test_effect_of_sex_is_its_weight_in_months(toy):
     np.testing.assert_allclose(toy.sex_effect(images, np.array([1, 0, 1])), [6, -6, 6], atol=1e-4)
 
 
-def test_a_mirrored_hand_has_a_mirrored_map(toy):
-    for target in ("older", "younger", "0-5"):
-        np.testing.assert_allclose(
-            toy(IMAGE[:, :, ::-1], GIRL, target)[0], toy(IMAGE, GIRL, target)[0][:, :, ::-1], atol=1e-5
-        )
-
-
 def test_older_and_younger_are_the_two_signs_of_one_map(tiny, hands):
     features, up, _ = tiny.gradients(*hands, "older")
     _, down, _ = tiny.gradients(*hands, "younger")
@@ -126,32 +120,6 @@ def test_older_and_younger_are_the_two_signs_of_one_map(tiny, hands):
     signed = np.einsum("bhwc,bc->bhw", features, channel_weights(up))
     np.testing.assert_allclose(older - younger, signed, atol=1e-4)
     assert not (older * younger).any()
-
-
-def test_a_batch_is_its_images_one_by_one(tiny, hands):
-    images, sex = hands
-    maps, outputs = tiny(images, sex, "older", batch_size=2)  # 2 + 2 + a filled-up 1
-    alone = [tiny(images[i : i + 1], sex[i : i + 1], "older") for i in range(len(images))]
-
-    assert maps.any()
-    np.testing.assert_allclose(maps, np.concatenate([m for m, _ in alone]), atol=1e-4)
-    np.testing.assert_allclose(outputs["months"], np.concatenate([o["months"] for _, o in alone]), rtol=1e-4)
-
-
-def test_shapes_without_a_channel_axis_and_in_bytes_mean_the_same(tiny, hands):
-    images, sex = hands
-    plain, _ = tiny(images[..., 0], sex, "older")
-
-    np.testing.assert_array_equal(plain, tiny(images.astype("float32"), sex[:, None], "older")[0])
-
-
-@pytest.mark.parametrize("level", [0, 255])
-def test_a_constant_image_gives_finite_maps(tiny, level):
-    for target in tiny.targets:
-        maps, _ = tiny(np.full((2, 32, 32, 1), level), np.array([0, 1]), target)
-        assert np.isfinite(maps).all()
-        assert maps.min() >= 0
-        assert maps.max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -238,6 +206,35 @@ def test_a_map_covers_the_radiograph_to_its_rim_and_nothing_that_was_cut_off():
     assert not back[:, 53:].any()
 
 
+def turned(degrees: float, scale: float, centre: tuple[float, float], size: int) -> np.ndarray:
+    """Turns about `centre` (x, y), scales, and puts it into the middle, as a crop to an upright hand does."""
+    matrix = cv2.getRotationMatrix2D(centre, degrees, scale)
+    matrix[:, 2] += (size - 1) / 2 - np.array(centre)
+    return matrix
+
+
+@pytest.mark.parametrize("side", [64, 32], ids=["as large as the square", "half as large"])
+def test_a_map_of_a_turned_crop_goes_back_to_the_radiograph(side):
+    radiograph = np.zeros((150, 110), np.uint8)
+    cv2.circle(radiograph, (48, 85), 6, 255, -1)  # x, y
+    matrix = turned(35, 0.95, (54, 80), 64)  # the square lies wholly on the radiograph
+    square = place(radiograph, matrix, 64).astype("float32") / 255
+    maps = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA)[None]
+    geometry = dict(zip(("m00", "m01", "m02", "m10", "m11", "m12"), matrix.ravel(), strict=True))
+    rows = pd.DataFrame([geometry | {"height": 150, "width": 110}])
+    [back] = in_radiographs(maps, rows, 64)
+
+    assert back.shape == (150, 110)
+    y, x = (float((back * axis).sum() / back.sum()) for axis in np.mgrid[:150, :110])
+    assert (x, y) == pytest.approx((48, 85), abs=0.4)
+    assert back[85, 48] > 0.95
+    [covered] = in_radiographs(np.ones_like(maps), rows, 64)
+    assert covered.sum() == pytest.approx(64 * 64 / 0.95**2, rel=0.15)  # the square's area, and a rim
+    assert covered[80, 54] == 1
+    assert not covered[[0, 0, -1, -1], [0, -1, 0, -1]].any()  # the radiograph's corners were cut off
+    assert energy_inside(np.ones_like(maps[0]), next(rows.itertuples()), 64) == pytest.approx(1, abs=0.02)
+
+
 def test_energy_inside_is_the_share_on_the_radiograph():
     matrix = whole_frame(np.zeros((80, 40)), 64)  # upright: a quarter of the square is padding on either side
     row = SimpleNamespace(
@@ -251,32 +248,7 @@ def test_energy_inside_is_the_share_on_the_radiograph():
     assert np.isnan(energy_inside(np.zeros((32, 32), np.float32), row, 64))
 
 
-# -- figure and job ------------------------------------------------------------------------------------------------
-
-
-def test_overlay_leaves_cold_places_grey_and_bone_brighter_than_flesh():
-    image = np.tile(np.array([60, 200], np.uint8), (2, 1))  # flesh, bone
-    cold, hot = figures.overlay(image, np.zeros((2, 2))), figures.overlay(image, np.ones((2, 2)))
-
-    assert (cold[..., 0] == cold[..., 1]).all()
-    assert (cold[..., 1] == cold[..., 2]).all()
-    assert (hot[..., 0] > hot[..., 2] + 30).all()  # yellow
-    for picture in (cold, hot):
-        assert picture.dtype == np.uint8
-        assert (picture[:, 1].astype(int).sum(-1) > picture[:, 0].astype(int).sum(-1) + 30).all()
-
-
-def test_a_hand_without_heat_says_so_in_its_picture():
-    hand = figures.Hand("7", np.zeros((8, 8), np.uint8), 1, 100.0)
-    maps = [np.zeros((8, 8), np.float32), np.eye(8, dtype=np.float32)]
-    told = [
-        figures.Explanation(name, name, [cam], np.array([99.6]), None) for name, cam in zip("AB", maps, strict=True)
-    ]
-    _, cold, hot, _ = figures.explain_figure([hand], told, "older", phantom=False).axes[:4]
-
-    assert [t.get_text() for t in cold.texts] == ["no heat: the map is zero"]
-    assert not hot.texts
-    assert cold.get_title(loc="left") == "A\n8 y 4 mo (100 mo)"
+# -- the job -------------------------------------------------------------------------------------------------------
 
 
 def index_of(months, male) -> Cache:
@@ -311,17 +283,19 @@ def test_the_job(tiny_run, phantom_cache, tmp_path):
     assert table["predicted_months"].between(0, 240).all()
     assert table["sex_effect_months"].notna().all()
     assert (table["target"] == "older").all()
+    assert (table["method"] == "gradcam").all()
     assert table["energy_inside"].dropna().between(0, 1).all()
 
 
 def test_the_job_says_that_it_shows_phantoms(tiny_run, phantom_cache, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(figures, "save", lambda figure, path: said.extend(t.get_text() for t in figure.texts))
-    explain([tiny_run], phantom_cache.folder, tmp_path / "cam.png", ids=["1"], target="10-15")
+    explain([tiny_run], phantom_cache.folder, tmp_path / "cam.png", ids=["1"], target="10-15", method="layercam")
 
     assert style.PHANTOM_NOTE in said
     assert any("Research use only" in text for text in said)
-    assert any("what speaks for 10–15 years" in text for text in said)
+    assert "Layer-CAM: what speaks for 10–15 years" in said
+    assert set(pd.read_csv(tmp_path / "cam.csv")["method"]) == {"layercam"}
 
 
 def test_files_get_maps_in_their_own_frame(tiny_run, phantom_dir, tmp_path):
@@ -354,3 +328,5 @@ def test_no_run_and_an_unfinished_run_are_refused(tiny_run, phantom_cache, tmp_p
         explain([], phantom_cache.folder, tmp_path / "out.png")
     with pytest.raises(BoneageError, match="no config file"):
         explain([tmp_path], phantom_cache.folder, tmp_path / "out.png")
+    with pytest.raises(BoneageError, match=r"one of gradcam, .*occlusion\. Received: 'lime'"):
+        explain([tiny_run], phantom_cache.folder, tmp_path / "out.png", method="lime")

@@ -1,4 +1,4 @@
-"""From finished runs and radiographs to a Grad-CAM figure and the numbers beside it."""
+"""From finished runs and radiographs to a figure of heat maps and the numbers beside it."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,11 @@ from tqdm import tqdm
 from boneage.config import TrainConfig
 from boneage.data.cache import GEOMETRY, Cache, open_or_prepare
 from boneage.data.decode import decode_grey, read_bytes
-from boneage.data.frame import to_square
+from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
 from boneage.explain import figures
-from boneage.explain.gradcam import GradCAM, enlarge, to_original
+from boneage.explain.maps import enlarge, to_original
+from boneage.explain.methods import METHODS
 from boneage.labels import GROUP_COLUMNS, MONTHS_PER_YEAR
 from boneage.models.predict import inputs_of
 from boneage.models.weights import load_model
@@ -32,6 +33,7 @@ def explain(
     set_name: str = "holdout",
     target: str = "older",
     count: int = 6,
+    method: str = "gradcam",
 ) -> Path:
     """The same hands of a data set through several runs.
 
@@ -46,34 +48,36 @@ def explain(
     ids
         Which images; None: `count` of them by the rule of `choose`, from `set_name` of the runs' splits.
     target
-        "older", "younger", or an age group; see `boneage.explain.gradcam`.
+        "older", "younger", or an age group; see `boneage.models.probe`.
+    method
+        A name of `boneage.explain.methods.METHODS`.
 
     Returns
     -------
     Path
-        `out`. The table has one row an image and run: `id`, `run`, `male`, `reference_months`, `predicted_months`,
-        `sex_effect_months` (prediction as given minus the one with the other sex), `p_0_5` .. `p_15_20` (each by head),
-        `target`, and `energy_inside`: the share of the map that lies on the radiograph and not on its padding (empty
-        for a map that is zero everywhere).
+        `out`, with the maps on the squares that a cache holds (`in_radiographs` leads them back). The table has one row
+        an image and run: `id`, `run`, `male`, `reference_months`, `predicted_months`, `sex_effect_months` (prediction
+        as given minus the one with the other sex), `p_0_5` .. `p_15_20` (each by head), `method`, `target`, and
+        `energy_inside`: the share of the map that lies on the radiograph and not on its padding (empty for a map that
+        is zero everywhere).
 
     Raises
     ------
     BoneageError
-        An unfinished run, a target that one of the models has not, an id that the data lacks.
+        An unfinished run, a target that one of the models has not, an unknown method, an id that the data lacks.
     """
     configs = _configs(runs)
-    cache = open_or_prepare(data, max(config.size for config in configs))
+    cache = open_or_prepare(data, max(config.size for config in configs), configs[0].frame)
     rows = cache.rows(ids) if ids else choose(cache, _common(runs, set_name), count)
-    maps, tables = _explain(runs, configs, cache, rows, target)
+    maps, tables = _explain(runs, configs, cache, rows, target, method)
     shown = [enlarge(of_run, cache.size, cache.size) for of_run in maps]
-    _write(
-        [np.asarray(cache.images[row]) for row in rows["row"]], rows, shown, configs, tables, target, cache.phantom, out
-    )
+    pictures = [np.asarray(cache.images[row]) for row in rows["row"]]
+    _write(pictures, rows, shown, configs, tables, target, method, cache.phantom, out)
     return out
 
 
 def explain_files(
-    runs: list[Path], files: list[Path], male: int, out: Path, target: str = "older"
+    runs: list[Path], files: list[Path], male: int, out: Path, target: str = "older", method: str = "gradcam"
 ) -> list[list[np.ndarray]]:
     """Radiograph files through several runs; figure and table as `explain` writes them.
 
@@ -98,20 +102,32 @@ def explain_files(
     if not files:
         raise BoneageError("no image file to explain; give at least one")
     greys = [_read(file) for file in files]
-    cache = _as_cache(files, greys, male, max(config.size for config in configs))
+    cache = _as_cache(files, greys, male, max(config.size for config in configs), configs[0].frame)
     rows = cache.index
-    maps, tables = _explain(runs, configs, cache, rows, target)
-    originals = [
-        [
-            to_original(cam, _matrix(row), *grey.shape, cache.size)
-            for cam, row, grey in zip(of_run, rows.itertuples(), greys, strict=True)
-        ]
-        for of_run in maps
-    ]
+    maps, tables = _explain(runs, configs, cache, rows, target, method)
+    originals = [in_radiographs(of_run, rows, cache.size) for of_run in maps]
     pictures = [_shown(_windowed(grey, row)) for grey, row in zip(greys, rows.itertuples(), strict=True)]
     shown = [[_shown(cam) for cam in of_run] for of_run in originals]
-    _write(pictures, rows, shown, configs, tables, target, _of_phantoms(runs), out)
+    _write(pictures, rows, shown, configs, tables, target, method, _of_phantoms(runs), out)
     return originals
+
+
+def in_radiographs(maps: np.ndarray, rows: pd.DataFrame, square: int) -> list[np.ndarray]:
+    """Maps (B, S, S) of squares in the frames of their radiographs: crop, rotation and letterbox undone.
+
+    Parameters
+    ----------
+    rows
+        Of a cache's index, whose geometry leads to squares of `square` px.
+
+    Returns
+    -------
+    list of array, shape (height, width) of each radiograph, float32
+    """
+    return [
+        to_original(cam, _matrix(row), int(row.height), int(row.width), square)
+        for cam, row in zip(maps, rows.itertuples(), strict=True)
+    ]
 
 
 def choose(cache: Cache, ids, count: int) -> pd.DataFrame:
@@ -135,7 +151,11 @@ def choose(cache: Cache, ids, count: int) -> pd.DataFrame:
 def _configs(runs: list[Path]) -> list[TrainConfig]:
     if not runs:
         raise BoneageError("no run to explain; give at least one run folder, such as outputs/EfficientNetB0/joint")
-    return [TrainConfig.load(Path(run) / "config.json") for run in runs]
+    configs = [TrainConfig.load(Path(run) / "config.json") for run in runs]
+    frames = {config.frame for config in configs}
+    if len(frames) > 1:
+        raise BoneageError(f"these runs see different frames ({', '.join(sorted(frames))}); explain one kind at a time")
+    return configs
 
 
 def _common(runs: list[Path], set_name: str) -> set[str]:
@@ -150,22 +170,24 @@ def _of_phantoms(runs: list[Path]) -> bool:
 
 
 def _explain(
-    runs, configs, cache: Cache, rows: pd.DataFrame, target: str
+    runs, configs, cache: Cache, rows: pd.DataFrame, target: str, method: str
 ) -> tuple[list[np.ndarray], list[pd.DataFrame]]:
     """For each run the maps, (images, size, size), and the rows of the table."""
+    if method not in METHODS:
+        raise BoneageError(f"a method is one of {', '.join(METHODS)}. Received: {method!r}")
     all_maps, tables = [], []
     for run, config in zip(tqdm(runs, desc="explaining", unit="run"), configs, strict=True):
         inputs = inputs_of(cache, rows, config.size)
-        gradcam = GradCAM(load_model(Path(run) / "model.keras"))
-        maps, outputs = gradcam(inputs["image"], inputs["sex"], target)
+        explainer = METHODS[method](load_model(Path(run) / "model.keras"))
+        maps, outputs = explainer(inputs["image"], inputs["sex"], target)
         table = rows[["id"]].assign(run=f"{config.backbone}/{config.run_name}", male=rows["male"])
         table["reference_months"] = rows["months"]
         if "months" in outputs:
             table["predicted_months"] = outputs["months"][:, 0]
-            table["sex_effect_months"] = gradcam.sex_effect(inputs["image"], inputs["sex"])
+            table["sex_effect_months"] = explainer.sex_effect(inputs["image"], inputs["sex"])
         if "groups" in outputs:
             table[list(GROUP_COLUMNS)] = outputs["groups"]
-        table["target"] = target
+        table["method"], table["target"] = method, target
         table["energy_inside"] = [
             energy_inside(cam, row, cache.size) for cam, row in zip(maps, rows.itertuples(), strict=True)
         ]
@@ -189,7 +211,7 @@ def _matrix(row) -> np.ndarray:
     return np.array([[row.m00, row.m01, row.m02], [row.m10, row.m11, row.m12]])
 
 
-def _write(pictures, rows, maps, configs, tables, target: str, phantom: bool, out: Path) -> None:
+def _write(pictures, rows, maps, configs, tables, target: str, method: str, phantom: bool, out: Path) -> None:
     hands = [
         figures.Hand(row.id, picture, row.male, None if np.isnan(row.months) else row.months)
         for picture, row in zip(pictures, rows.itertuples(), strict=True)
@@ -203,10 +225,11 @@ def _write(pictures, rows, maps, configs, tables, target: str, phantom: bool, ou
             list(of_run),
             table["predicted_months"].to_numpy() if "predicted_months" in table else None,
             table[list(GROUP_COLUMNS)].to_numpy() if GROUP_COLUMNS[0] in table else None,
+            table["sex_effect_months"].to_numpy() if "sex_effect_months" in table else None,
         )
         for config, of_run, table in zip(configs, maps, tables, strict=True)
     ]
-    figures.save(figures.explain_figure(hands, explanations, target, phantom), out)
+    figures.save(figures.explain_figure(hands, explanations, target, phantom, METHODS[method].title), out)
     write_csv(Path(out).with_suffix(".csv"), pd.concat(tables, ignore_index=True))
 
 
@@ -217,18 +240,18 @@ def _read(file: Path) -> np.ndarray:
         raise BoneageError(f"{file}: {error}") from error
 
 
-def _as_cache(files, greys, male: int, size: int) -> Cache:
+def _as_cache(files, greys, male: int, size: int, frame: str) -> Cache:
     """Files as a cache in memory, so that they reach the models on the same way as a data set does."""
     squares, index = [], []
     for row, (file, grey) in enumerate(zip(files, greys, strict=True)):
         try:
-            square, matrix, window = to_square(grey, size)
+            square, matrix, window = FRAMES[frame].to_square(grey, size)
         except BoneageError as error:
             raise BoneageError(f"{file}: {error}") from error
         squares.append(square)
         geometry = dict(zip(GEOMETRY, [*matrix.ravel(), *window, *grey.shape], strict=True))
         index.append({"id": Path(file).name, "row": row, "months": np.nan, "male": male} | geometry)
-    return Cache(Path(), np.stack(squares), pd.DataFrame(index), {"size": size, "phantom": False})
+    return Cache(Path(), np.stack(squares), pd.DataFrame(index), {"size": size, "phantom": False, "frame": frame})
 
 
 def _windowed(grey: np.ndarray, row) -> np.ndarray:

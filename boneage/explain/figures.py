@@ -1,4 +1,4 @@
-"""Grad-CAM beside the radiograph it explains, and where on the line of ages each model puts the hand."""
+"""Heat maps beside the radiograph they explain, and where on the line of ages each model puts the hand."""
 
 import io
 from dataclasses import dataclass
@@ -8,11 +8,14 @@ import numpy as np
 from PIL import Image
 
 from boneage import style
-from boneage.labels import GROUP_EDGES, GROUPS, MONTHS_PER_YEAR, SEX_NAMES, years_and_months
+from boneage.labels import GROUP_EDGES, GROUPS, MAX_MONTHS, MONTHS_PER_YEAR, SEX_NAMES, years_and_months
 from boneage.paths import atomic
 
 CONTOUR = 0.5  # of the map's maximum: outlined, so that grey print shows it too
-WIDTH, FOOT, LANE = 9.0, 0.6, 0.33  # inches: of the figure, below the rows, of a model on the line of ages
+# Inches. Every place in the figure is computed from these: an automatic layout gives way where titles are long.
+WIDTH, SIDE, PICTURES = 9.0, 2.0, 6.4  # of the figure; of a picture at most; of all pictures of a row at most
+GAP, TITLE_LINE, LANE, FOOT = 0.07, 0.135, 0.33, 0.85  # LANE: a model's height on the line of ages
+TALLEST = 1.6  # height by width of the room for a picture, at most
 REFERENCE = {"color": "black", "lw": 1.4, "ls": (0, (3, 1.5)), "zorder": 3}
 CAPTIONS = {"older": "what pushes the estimate up", "younger": "what pushes the estimate down"}
 
@@ -36,6 +39,7 @@ class Explanation:
     maps: list[np.ndarray]  # one a hand, float32 0..1, of the hand's image's shape
     months: np.ndarray | None  # (hands,), where the model has that head
     groups: np.ndarray | None  # (hands, 4) probabilities, likewise
+    sex_effect: np.ndarray | None = None  # (hands,) months that the sex as given adds over the other one
 
 
 def overlay(image: np.ndarray, cam: np.ndarray) -> np.ndarray:
@@ -68,37 +72,45 @@ def heatmap():
     return ListedColormap(matplotlib.colormaps[style.HEATMAP](np.linspace(0.25, 1, 256)))
 
 
-def explain_figure(hands: list[Hand], explanations: list[Explanation], target: str, phantom: bool):
+def explain_figure(
+    hands: list[Hand], explanations: list[Explanation], target: str, phantom: bool, method: str = "Grad-CAM"
+):
     """The same hands across models.
 
     One row a hand: its radiograph, one overlay a model, and a line of ages from 0 to 20 years with the reference and
-    one lane a model: predicted age, and the probability of each age group as shade.
+    one lane a model: predicted age as given and with the other sex, and the probability of each age group as shade.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     columns = 1 + len(explanations)
-    side = min(1.75, 6.7 / columns)  # inches of a picture
-    line = WIDTH - columns * side
-    tallest = max(hand.image.shape[0] / hand.image.shape[1] for hand in hands)
-    row = max(side * tallest + 0.42, LANE * len(explanations) + 0.45)
-    figure, axes = style.new_figure(
-        WIDTH, row * len(hands) + FOOT, nrows=len(hands), ncols=columns + 1, squeeze=False,
-        gridspec_kw={"width_ratios": [side] * columns + [line]},
-    )  # fmt: skip
-    foot = FOOT / figure.get_figheight()
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.01, hspace=0.01, rect=(0, foot, 1, 1 - foot))
-    for i, (hand, (radiograph, *overlays, ages)) in enumerate(zip(hands, axes, strict=True)):
-        _picture(radiograph, np.repeat(hand.image[..., None], 3, -1))
-        radiograph.set_title(_about(hand), fontsize=7.5, loc="left", pad=3)
-        for explanation, ax in zip(explanations, overlays, strict=True):
+    side = min(SIDE, PICTURES / columns - GAP)
+    talls = [side * min(TALLEST, hand.image.shape[0] / hand.image.shape[1]) for hand in hands]
+    lanes = LANE * len(explanations) + 0.1
+    titles = TITLE_LINE * (3 if any(e.sex_effect is not None for e in explanations) else 2) + 0.05
+    rows = [titles + max(tall, lanes + 0.4) + 2 * GAP for tall in talls]  # 0.4: the axis' numbers and unit
+    height = sum(rows) + FOOT
+    figure, axes = style.new_figure(WIDTH, height, nrows=len(hands), ncols=columns + 1, squeeze=False)
+    figure.set_layout_engine("none")
+
+    def place(ax, left: float, top: float, width: float, tall: float) -> None:
+        ax.set_position((left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height))
+
+    for i, (hand, tall, (*pictures, ages)) in enumerate(zip(hands, talls, axes, strict=True)):
+        top = sum(rows[:i]) + titles + GAP
+        for k, ax in enumerate(pictures):
+            place(ax, GAP + k * (side + GAP), top, side, tall)
+        _picture(pictures[0], np.repeat(hand.image[..., None], 3, -1))
+        _title(pictures[0], _about(hand), "black")
+        for explanation, ax in zip(explanations, pictures[1:], strict=True):
             _picture(ax, overlay(hand.image, explanation.maps[i]), explanation.maps[i])
-            ax.set_title(_says(explanation, i), fontsize=7.5, loc="left", pad=3, color=_ink(explanation.backbone))
+            _title(ax, _says(explanation, i), _ink(explanation.backbone))
+        left = columns * (side + GAP) + 0.3
+        place(ages, left, top + max(0, (tall - lanes) / 2), WIDTH - left - 0.2, lanes)
         age_line(ages, hand.reference, explanations, i)
-        ages.set_box_aspect((LANE * len(explanations) + 0.1) / (line - 0.35))
     axes[-1, -1].set_xlabel("bone age (years)", fontsize=8, labelpad=1)
-    _foot(figure, target, phantom)
+    _foot(figure, f"{method}: {_caption(target)}", explanations, phantom)
     return figure
 
 
@@ -133,11 +145,16 @@ def age_line(ax, reference: float | None, explanations: list[Explanation], row: 
         ax.barh([lane] * len(GROUPS), np.diff(edges), 0.5, edges[:-1], color=shades, edgecolor="white")
         for middle, chance in zip((edges[1:] + edges[:-1]) / 2, chances, strict=True):
             if chance >= 0.1:
-                words = ax.text(middle, lane - 0.27, f"{chance:.0%}", fontsize=7, ha="center", va="bottom", zorder=5)
+                words = ax.text(middle, lane - 0.27, f"{chance:.0%}", fontsize=7, ha="center", va="bottom", zorder=6)
                 words.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the reference's line
         if explanation.months is not None:
-            years = explanation.months[row] / MONTHS_PER_YEAR
-            ax.plot(years, lane, "D", ms=7, mfc=colour, mec="white", mew=1.2, zorder=4, clip_on=False)
+            predicted = explanation.months[row]
+            if explanation.sex_effect is not None:
+                other = predicted - explanation.sex_effect[row]
+                ends = np.clip([other, predicted], 0, MAX_MONTHS) / MONTHS_PER_YEAR
+                ax.plot(ends, [lane, lane], color=colour, lw=1.2, zorder=4, solid_capstyle="butt", clip_on=False)
+                _marker(ax, other, lane, ms=5, mfc="white", mec=colour, mew=1.1)
+            _marker(ax, predicted, lane, ms=7, mfc=colour, mec="white", mew=1.2)
     if reference is not None:
         ax.axvline(reference / MONTHS_PER_YEAR, **REFERENCE)
     ax.set(xlim=(0, edges[-1]), ylim=(len(explanations) - 0.6, -0.75), yticks=[], xticks=edges)
@@ -145,6 +162,20 @@ def age_line(ax, reference: float | None, explanations: list[Explanation], row: 
     ax.tick_params(labelsize=8)
     ax.spines["left"].set_visible(False)
     ax.grid(False)
+
+
+def _marker(ax, months: float, lane: int, **look) -> None:
+    """A diamond at an age; beyond either end of the line, a tip there that points outwards.
+
+    A poorly trained model may say ten thousand years, and a mark there would leave the layout no room for the picture.
+    """
+    inside = min(max(months, 0), MAX_MONTHS)
+    shape = "D" if inside == months else "<" if months < 0 else ">"
+    ax.plot(inside / MONTHS_PER_YEAR, lane, shape, zorder=5, clip_on=False, **look)
+
+
+def _title(ax, text: str, colour) -> None:
+    ax.set_title(text, fontsize=7.1, loc="left", pad=3, color=colour)
 
 
 def _about(hand: Hand) -> str:
@@ -160,8 +191,13 @@ def _says(explanation: Explanation, row: int) -> str:
         said = f"{GROUPS[chances.argmax()]} years ({chances.max():.0%})".replace("-", "\u2013")
     else:
         months = float(explanation.months[row])
-        said = f"{years_and_months(months)} ({months:.0f} mo)"
-    return f"{explanation.name}\n{said}"
+        said = f"{months:.0f} mo"
+        if 0 <= months <= MAX_MONTHS:
+            said = f"{years_and_months(months)} ({said})"
+    lines = [explanation.name, said]
+    if explanation.sex_effect is not None:
+        lines.append(f"sex input: {explanation.sex_effect[row]:+.1f} mo".replace("-", "\u2212"))
+    return "\n".join(lines)
 
 
 def _ink(backbone: str) -> tuple:
@@ -173,36 +209,44 @@ def _ink(backbone: str) -> tuple:
 
 def _picture(ax, picture: np.ndarray, cam: np.ndarray | None = None) -> None:
     ax.imshow(picture, interpolation="bilinear")
+    ax.set_anchor("NW")  # below its title, whatever its shape
     if cam is not None and cam.max() > CONTOUR:
         ax.contour(cam, [CONTOUR], colors="white", linewidths=0.7)
     if cam is not None and not cam.any():
-        ax.text(0.5, 0.02, "no heat: the map is zero", fontsize=7, color="white", ha="center", transform=ax.transAxes)
+        ax.text(0.5, 0.02, "no heat", fontsize=7, color="white", ha="center", transform=ax.transAxes)
     ax.set_axis_off()
 
 
-def _foot(figure, target: str, phantom: bool) -> None:
+def _caption(target: str) -> str:
+    return CAPTIONS.get(target, f"what speaks for {target} years".replace("-", "\u2013"))
+
+
+def _foot(figure, caption: str, explanations: list[Explanation], phantom: bool) -> None:
     """What the colours and marks mean, in the room below the rows."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     inch = 1 / figure.get_figheight()
-    bar = figure.add_axes((0.045, 0.42 * inch, 0.11, 0.1 * inch))
+    bar = figure.add_axes((0.045, 0.61 * inch, 0.11, 0.1 * inch))
     figure.colorbar(ScalarMappable(cmap=heatmap()), cax=bar, orientation="horizontal", ticks=[])
     for x, word, side in ((0.04, "low", "right"), (0.16, "high", "left")):
-        figure.text(x, 0.47 * inch, word, fontsize=8, ha=side, va="center")
-    what = CAPTIONS.get(target, f"what speaks for {target} years".replace("-", "\u2013"))
-    figure.text(0.205, 0.47 * inch, f"Grad-CAM: {what}", fontsize=8, va="center")
+        figure.text(x, 0.66 * inch, word, fontsize=8, ha=side, va="center")
+    figure.text(0.205, 0.66 * inch, caption, fontsize=8, va="center")
     marks = [
         Line2D([], [], marker="D", ls="", ms=6, mfc="grey", mec="white", label="predicted"),
         Line2D([], [], **REFERENCE, label="reference"),
         Patch(color=("grey", 0.5), label="probability of the age group"),
     ]
+    if any(explanation.sex_effect is not None for explanation in explanations):
+        marks.insert(
+            1, Line2D([], [], marker="D", ls="", ms=5, mfc="white", mec="grey", label="predicted with the other sex")
+        )
     figure.legend(
-        handles=marks, fontsize=8, ncols=3, loc="center right", bbox_to_anchor=(1, 0.47 * inch), frameon=False,
-        handletextpad=0.4, columnspacing=1.2, borderaxespad=0, borderpad=0,
+        handles=marks, fontsize=8, ncols=len(marks), loc="center left", bbox_to_anchor=(0.008, 0.4 * inch),
+        frameon=False, handletextpad=0.5, columnspacing=1.6, borderaxespad=0, borderpad=0,
     )  # fmt: skip
     note = "White outline: half of a map's maximum. Research use only; not a medical device."
-    figure.text(0.01, 0.07 * inch, note, fontsize=8, va="bottom", color="#555555")
+    figure.text(0.01, 0.1 * inch, note, fontsize=8, va="bottom", color="#555555")
     if phantom:
         style.mark_phantom(figure)

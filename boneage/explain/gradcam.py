@@ -1,82 +1,32 @@
-"""Grad-CAM in three steps: gradients -> weights -> apply (Selvaraju et al. 2017, eq. 1 and 2).
+"""Grad-CAM and its kin in three steps, gradients -> weights -> apply: each method is a way from gradients to weights.
 
-Which score y is explained is a target:
-
-    "older", "younger"        +months and -months. What pushes the estimate up, and what pushes it down.
-    "0-5", "5-10", ...        the age group's logit, that is, its score before the softmax.
-
-The logit is the paper's y^c. A probability would not do: its gradient is scaled by p (1 - p), so that it fades for
-exactly the images that the model is sure of, and it mixes in, with a minus sign, what speaks for the other groups.
+All look at the feature map A (B, h, w, C) and at dy/dA of a score y; `boneage.models.probe` says which scores there
+are. The heads of `boneage.models.build` begin with the mean of A over its cells, so that dy/dA is one number a channel,
+whatever layers follow: on them Grad-CAM and HiResCAM give one map, and Grad-CAM++ and Layer-CAM (positive gradients
+only) give another. They part on heads that know where in A something is.
 """
 
-import cv2
-import keras
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from boneage.errors import BoneageError
-from boneage.labels import GROUPS
-from boneage.models.build import FEATURE_MAP
-from boneage.models.compiled import feature_gradients
+from boneage.explain.maps import channel_weights, enlarge, normalise, weighted_map
+from boneage.models.probe import Probe
 
-DIRECTIONS = ("older", "younger")
-
-
-def channel_weights(gradients: np.ndarray) -> np.ndarray:
-    """Eq. 1: how much each channel matters; the spatial mean of (B, h, w, C) gradients, (B, C)."""
-    return gradients.mean((1, 2))
+if TYPE_CHECKING:
+    import keras
 
 
-def weighted_map(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Eq. 2: the positive part of the sum over channels of weights (B, C) times features (B, h, w, C); (B, h, w)."""
-    return np.maximum(np.einsum("bhwc,bc->bhw", features, weights), 0)
-
-
-def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Maps (B, h, w) at image size, (B, height, width) float32, bilinear."""
-    return np.stack([cv2.resize(m.astype("float32"), (width, height), interpolation=cv2.INTER_LINEAR) for m in maps])
-
-
-def normalise(maps: np.ndarray) -> np.ndarray:
-    """Each of (B, H, W) non-negative maps divided by its maximum; one that is zero everywhere stays zero."""
-    highest = maps.max((1, 2), keepdims=True)
-    return maps / np.where(highest > 0, highest, 1)
-
-
-def to_original(cam: np.ndarray, matrix: np.ndarray, height: int, width: int, square: int | None = None) -> np.ndarray:
-    """A map in the frame of the original radiograph.
-
-    Parameters
-    ----------
-    cam
-        (S, S) map at the model's image size.
-    matrix
-        (2, 3) affine map from the radiograph's pixels to a square's, as in `boneage.data.frame` and a cache's index.
-    height, width
-        Of the radiograph, in pixels.
-    square
-        Side in pixels of the square that `matrix` leads to, where it is not S: the cache's size.
-
-    Returns
-    -------
-    array, shape (height, width), float32
-        Zero where the radiograph lies outside of the square.
-    """
-    scale = len(cam) / (square or len(cam))
-    border = 1  # the edge goes on for half a pixel, up to where the square really ends
-    padded = cv2.copyMakeBorder(cam.astype("float32"), *[border] * 4, cv2.BORDER_REPLICATE)
-    into = np.array([[scale, 0, scale / 2 - 0.5 + border], [0, scale, scale / 2 - 0.5 + border]])
-    into = into @ np.vstack([matrix, [0, 0, 1]])
-    return cv2.warpAffine(padded, into, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-
-
-class GradCAM:
-    """Grad-CAM of one trained model, compiled once, for batches of any number of images.
+class Method(ABC):
+    """A way to explain one trained model.
 
     Parameters
     ----------
     model
-        From `boneage.models.build` or a run's `model.keras`; flat, with a layer `feature_map`. It is read as it is now:
-        train it further, and a new `GradCAM` is wanted.
+        A model, or a `Probe` of it that several methods share, so that it is compiled once for all.
 
     Attributes
     ----------
@@ -88,84 +38,91 @@ class GradCAM:
     >>> maps, outputs = GradCAM(model)(images, sex, "older")  # doctest: +SKIP
     """
 
-    def __init__(self, model: keras.Model):
-        features = model.get_layer(FEATURE_MAP).output
-        inputs = {i.name: i for i in model.inputs}
-        names = {layer.name for layer in model.layers}
-        outputs = {name: model.get_layer(name).output for name in ("months", "groups") if name in names}
-        self.targets, scores = (), []
-        if "months" in outputs:
-            self.targets += DIRECTIONS
-            scores += [outputs["months"], -outputs["months"]]
-        if "groups" in outputs:
-            self.targets += GROUPS
-            scores += [_logits(model.get_layer("groups"))]
-        outputs["scores"] = keras.ops.concatenate(scores, axis=-1)  # one column a target
-        self._compiled = feature_gradients(
-            keras.Model(inputs["image"], features), keras.Model([features, inputs["sex"]], outputs)
-        )
+    title: str  # as printed
 
-    def gradients(self, images, sex, target: str, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray, dict]:
-        """The first step, in the open.
+    def __init__(self, model: keras.Model | Probe):
+        self.probe = model if isinstance(model, Probe) else Probe(model)
+        self.targets = self.probe.targets
 
-        Parameters
-        ----------
-        images
-            (B, H, W, 1) or (B, H, W), grey 0..255.
-        sex
-            (B,) or (B, 1), male = 1.
-        target
-            One of `targets`.
-        batch_size
-            Images at a time.
-
-        Returns
-        -------
-        features, gradients : (B, h, w, C) float32, the feature map and dy/dA
-        outputs : dict of `months` (B, 1) and, or, `groups` (B, 4)
-
-        Raises
-        ------
-        BoneageError
-            For a target that the model has not, or for no image.
-        """
-        if target not in self.targets:
-            raise BoneageError(f"this model can explain {', '.join(self.targets)}. Received: {target!r}")
-        images = np.asarray(images, "float32").reshape(*np.shape(images)[:3], 1)
-        sex = np.asarray(sex, "float32").reshape(-1, 1)
-        if len(images) == 0 or len(images) != len(sex):
-            raise BoneageError(
-                f"expected images and as many sexes, at least one. Received: {len(images)} and {len(sex)}"
-            )
-        direction = np.eye(len(self.targets), dtype="float32")[self.targets.index(target)]
-        batch_size = min(batch_size, len(images))
-        parts = []
-        for start in range(0, len(images), batch_size):
-            # A last, smaller batch is filled up and cut again: another shape would be compiled anew.
-            rows = np.arange(start, start + batch_size) % len(images)
-            parts.append(self._compiled(images[rows], sex[rows], direction))
-        joined = keras.tree.map_structure(lambda *v: np.concatenate(v)[: len(images)], *parts)
-        features, gradients, outputs = joined
-        del outputs["scores"]
-        return features.astype("float32"), gradients.astype("float32"), outputs
-
+    @abstractmethod
     def __call__(self, images, sex, target: str, batch_size: int = 32) -> tuple[np.ndarray, dict]:
-        """Maps (B, H, W) float32, 0..1, at image size, and the model's outputs; parameters as in `gradients`."""
-        features, gradients, outputs = self.gradients(images, sex, target, batch_size)
-        maps = weighted_map(features, channel_weights(gradients))
-        return normalise(enlarge(maps, *np.shape(images)[1:3])), outputs
+        """Maps (B, H, W) float32, 0..1, at image size, and the outputs; see `boneage.models.probe.Probe`."""
 
     def sex_effect(self, images, sex, batch_size: int = 32) -> np.ndarray:
-        """What the sex input adds in months: the prediction as given minus the one with the other sex; (B,)."""
-        if "older" not in self.targets:
-            raise BoneageError("the effect of sex in months needs a model with a months output")
-        given, other = (self.gradients(images, s, "older", batch_size)[2]["months"] for s in (sex, 1 - np.asarray(sex)))
-        return (given - other)[:, 0]
+        """What the sex input, which no map shows, adds in months; (B,)."""
+        return self.probe.sex_effect(images, sex, batch_size)
 
 
-def _logits(groups: keras.layers.Dense) -> keras.KerasTensor:
-    """The scores before the softmax of the output layer, (B, 4), from a copy of it."""
-    linear = keras.layers.Dense(groups.units, name="logits", dtype="float32")
-    logits = linear(groups.input)
-    linear.set_weights(groups.get_weights())
-    return logits
+class CAM(Method):
+    """What the methods on the feature map share."""
+
+    @staticmethod
+    @abstractmethod
+    def weights(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        """Weights of the features, (B, C) or (B, h, w, C), from the features and dy/dA, both (B, h, w, C)."""
+
+    def gradients(self, images, sex, target: str, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray, dict]:
+        """The first step, in the open: features, dy/dA and outputs."""
+        return self.probe.feature_gradients(images, sex, target, batch_size)
+
+    def __call__(self, images, sex, target: str, batch_size: int = 32) -> tuple[np.ndarray, dict]:
+        features, gradients, outputs = self.gradients(images, sex, target, batch_size)
+        maps = weighted_map(features, self.weights(features, gradients))
+        return normalise(enlarge(maps, *np.shape(images)[1:3])), outputs
+
+
+class GradCAM(CAM):
+    """Selvaraju et al. 2017: a channel's weight is its mean gradient."""
+
+    title = "Grad-CAM"
+
+    @staticmethod
+    def weights(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        return channel_weights(gradients)
+
+
+class GradCAMPlusPlus(CAM):
+    """Chattopadhay et al. 2018: the positive gradients' mean, weighted by alpha (eq. 19).
+
+    With g = dy/dA, alpha = g^2 / (2 g^2 + g^3 sum(A)), divided by its sum over the cells as the authors' code does. The
+    paper's score is exp(y). That factor is left out: it is the same in a whole map and cancels when a map is divided by
+    its maximum, while exp(120 months) is larger than any float32. Alpha depends on the unit of y (here months or
+    logits), and may be negative or very large where g sum(A) is near -2: a weakness of the method.
+    """
+
+    title = "Grad-CAM++"
+
+    @staticmethod
+    def weights(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        g, total = gradients.astype(float), features.sum((1, 2), keepdims=True, dtype=float)
+        alpha = _ratio(g**2, 2 * g**2 + g**3 * total)
+        alpha = _ratio(alpha, alpha.sum((1, 2), keepdims=True))
+        return (alpha * np.maximum(g, 0)).sum((1, 2)).astype("float32")
+
+
+class HiResCAM(CAM):
+    """Draelos and Carin 2020, eq. 3: every cell keeps its own gradient.
+
+    Their map is signed; here its positive part is kept, as for the others.
+    """
+
+    title = "HiResCAM"
+
+    @staticmethod
+    def weights(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        return gradients
+
+
+class LayerCAM(CAM):
+    """Jiang et al. 2021, eq. 5 to 7: every cell keeps its own gradient where that is positive."""
+
+    title = "Layer-CAM"
+
+    @staticmethod
+    def weights(features: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        return np.maximum(gradients, 0)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Their quotient; 0 where `below` is."""
+    return np.divide(above, below, out=np.zeros(np.broadcast(above, below).shape), where=below != 0)

@@ -1,0 +1,104 @@
+"""Radiograph files to answers and reports of them: what `boneage predict` does."""
+
+import json
+from pathlib import Path
+
+import cv2
+import pandas as pd
+
+from boneage.data.decode import read_bytes
+from boneage.errors import BoneageError
+from boneage.labels import GROUP_COLUMNS, GROUPS, SEX_NAMES
+from boneage.paths import atomic, write_csv
+from boneage.serving.answer import NOTICE, Answer, words
+from boneage.serving.predictor import Predictor
+
+Answers = dict[str, Answer | BoneageError]  # by file
+
+
+def predict_files(files: list[str | Path], male: bool | None, model: str | None = None, maps: bool = False) -> Answers:
+    """An answer, or the reason why there is none, for each file; one bad file stops no other.
+
+    Parameters
+    ----------
+    male
+        Of all of them; None: what DICOM files say.
+    model
+        As `Predictor` takes it.
+
+    Raises
+    ------
+    BoneageError
+        No such model.
+    """
+    predictor, answers = Predictor(model), {}
+    for file in files:
+        try:
+            answers[str(file)] = predictor(read_bytes(file), male, maps=maps)
+        except BoneageError as error:
+            answers[str(file)] = error
+    return answers
+
+
+def as_text(answers: Answers) -> str:
+    """For people: a paragraph a file, and the notice."""
+    lines, models = [], set()
+    for file, answer in answers.items():
+        if isinstance(answer, BoneageError):
+            lines.append(f"{file}: no answer: {answer}")
+            continue
+        models.add(answer.model)
+        lines.append(f"{file}: {answer.text} (90 % interval: {words(answer.low)} to {words(answer.high)})")
+        if answer.groups:
+            shares = ", ".join(f"{group} years {share:.0%}" for group, share in answer.groups.items())
+            lines.append(f"  age groups: {shares}")
+        sex, other = SEX_NAMES[answer.male], SEX_NAMES[not answer.male]
+        lines.append(f"  read as {sex}; as {other} it would be {words(answer.months - answer.sex_effect)}")
+        lines += [f"  note: {warning.text}" for warning in answer.warnings]
+    said = f"model {', '.join(sorted(models))}. " if models else ""
+    return "\n".join([*lines, said + NOTICE])
+
+
+def as_json(answers: Answers) -> str:
+    """For programs: a list of objects with `file` and what `Answer.to_dict` gives, or `error` and `code`."""
+    rows = [
+        {"file": file, "error": str(answer), "code": getattr(answer, "code", "unreadable")}
+        if isinstance(answer, BoneageError)
+        else {"file": file} | answer.to_dict()
+        for file, answer in answers.items()
+    ]
+    return json.dumps(rows, indent=2, ensure_ascii=False)
+
+
+def save_csv(answers: Answers, path: Path) -> None:
+    """A row a file: `file`, `male`, `predicted_months`, `low`, `high`, `p_0_5` .. `p_15_20`, `model`, `warnings`
+    (their codes), `error`.
+    """
+    rows = []
+    for file, answer in answers.items():
+        if isinstance(answer, BoneageError):
+            rows.append({"file": file, "error": str(answer)})
+            continue
+        groups = {column: answer.groups.get(group) for column, group in zip(GROUP_COLUMNS, GROUPS, strict=True)}
+        rows.append(
+            {"file": file, "male": int(answer.male), "predicted_months": answer.months, "low": answer.low,
+             "high": answer.high, **groups, "model": answer.model,
+             "warnings": " ".join(warning.code for warning in answer.warnings)}
+        )  # fmt: skip
+    columns = ["file", "male", "predicted_months", "low", "high", *GROUP_COLUMNS, "model", "warnings", "error"]
+    write_csv(path, pd.DataFrame(rows, columns=columns).astype({"male": "Int64"}))
+
+
+def save_overlays(answers: Answers, folder: Path) -> list[Path]:
+    """`<name>_older.png` and `<name>_younger.png` of each answered file; the paths."""
+    written = []
+    for file, answer in answers.items():
+        if isinstance(answer, BoneageError):
+            continue
+        for direction in ("older", "younger"):
+            path = Path(folder) / f"{Path(file).stem}_{direction}.png"
+            _, png = cv2.imencode(".png", cv2.cvtColor(answer.overlay(direction), cv2.COLOR_RGB2BGR))
+            with atomic(path) as part:
+                part.write_bytes(png.tobytes())
+            written.append(path)
+    return written
