@@ -1,0 +1,136 @@
+"""What page and API have in common: read one question from a form, answer it, keep it if the operator said so."""
+
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import date
+
+from flask import Request, current_app, json
+
+from boneage.errors import BoneageError
+from boneage.paths import atomic, write_text
+from boneage.serving.answer import Answer, ImageFacts
+from boneage.serving.door import kind_of
+from boneage.web.growth import Growth, growth
+from boneage.web.limits import Rate, Turns
+from boneage.web.problems import BadRequest
+from boneage.web.settings import Settings
+
+log = logging.getLogger("boneage.web")
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A model's answer, and how it sits against chronological age where that is known."""
+
+    answer: Answer
+    growth: Growth | None
+
+    def to_dict(self) -> dict:
+        """Plain JSON: what the API answers and the page offers for download."""
+        return self.answer.to_dict() | {"growth": self.growth and self.growth.to_dict()}
+
+
+class Assessor:
+    """The predictor behind its queue, its rate and its archive.
+
+    Parameters
+    ----------
+    predictor
+        A `boneage.serving.Predictor`, or anything that is called like one.
+    """
+
+    def __init__(self, predictor, settings: Settings):
+        self.predictor, self.keep = predictor, settings.keep
+        self.turns = Turns(settings.workers, settings.queue)
+        self.rate = Rate(settings.per_minute, settings.burst)
+
+    def assess(self, data: bytes, male: bool | None, chronological_months: float | None, maps: bool) -> Assessment:
+        """Assess one radiograph.
+
+        Raises
+        ------
+        BoneageError
+            The image cannot be assessed; the server is full; the answer could not be kept.
+        """
+        with self.turns.take():
+            answer = self.predictor(data, male, maps=maps)
+        known = chronological_months is not None
+        assessment = Assessment(answer, growth(answer.months, chronological_months, answer.male) if known else None)
+        if self.keep:
+            self._keep(data, assessment)
+        return assessment
+
+    def inspect(self, data: bytes) -> ImageFacts:
+        """What a file says about itself, without a prediction."""
+        with self.turns.take():
+            return self.predictor.inspect(data)
+
+    def _keep(self, data: bytes, assessment: Assessment) -> None:
+        """Image and answer under a name that nobody chose; the answer last, so that a pair is whole."""
+        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+        try:
+            with atomic(self.keep / f"{name}.{assessment.answer.image.kind.lower()}") as part:
+                part.write_bytes(data)
+            write_text(self.keep / f"{name}.json", json.dumps(assessment.to_dict(), indent=1))
+        except BoneageError as error:
+            log.error("not kept: %s", error)
+            raise BadRequest("the server could not keep this radiograph, as it was told to", "not_kept", 507) from error
+
+
+def assessor() -> Assessor:
+    """That of the running application."""
+    return current_app.extensions["boneage"]
+
+
+def one_image(request: Request) -> bytes:
+    """The bytes of the only file in the request.
+
+    Raises
+    ------
+    BadRequest
+        No file, more than one, one under another name than `image`, or of a kind that is not read.
+    """
+    if request.mimetype != "multipart/form-data":
+        raise BadRequest("expected a form of type multipart/form-data", "unsupported_media_type", 415)
+    found = [name for name, _ in request.files.items(multi=True)]
+    if found != ["image"]:
+        told = f"{len(found)} files" if found else "none"
+        raise BadRequest(f"expected exactly one file, in the field 'image'. Received: {told}", "one_image")
+    data = request.files["image"].stream.getvalue()
+    if data and kind_of(data) == "unknown":
+        raise BadRequest("not a PNG, JPEG, WebP, TIFF or DICOM file", "unsupported_media_type", 415)
+    return data
+
+
+def one_value(request: Request, name: str) -> str | None:
+    """A field of the form that may be there once; None where it is missing."""
+    values = request.form.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(f"expected the field '{name}' at most once. Received: {len(values)} times")
+    return values[0] if values else None
+
+
+def parse_choice(text: str | None) -> bool | None:
+    """male -> True, female -> False, None -> None (the file may say)."""
+    if text not in (None, "male", "female"):
+        raise BadRequest(f"expected sex 'male' or 'female'. Received: {text[:20]!r}", "unknown_sex")
+    return None if text is None else text == "male"
+
+
+def parse_number(text: str | None, name: str) -> float | None:
+    """A number, or None where there is none."""
+    try:
+        return None if text is None else float(text if re.fullmatch(r"[-+.\deE]+", text) else "no number")
+    except ValueError as error:
+        raise BadRequest(f"{name} must be a number. Received: {text[:20]!r}") from error
+
+
+def parse_day(text: str | None, name: str) -> date | None:
+    """A day as YYYY-MM-DD, or None where there is none."""
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError as error:
+        raise BadRequest(f"{name} must be a day as YYYY-MM-DD. Received: {text[:20]!r}") from error

@@ -1,0 +1,84 @@
+"""The server: waitress around the application, whose every buffer stays in memory."""
+
+import errno
+import logging
+from pathlib import Path
+
+from waitress.channel import HTTPChannel
+from waitress.server import create_server
+from waitress.task import ErrorTask
+
+from boneage.errors import BoneageError
+from boneage.web.app import FORM_BYTES, create_app
+from boneage.web.problems import Problem
+from boneage.web.settings import Settings
+
+SPARE_THREADS = 8  # beside those that wait for the model: for the page, its style and honest refusals
+
+
+class _ProblemTask(ErrorTask):
+    """What waitress refuses before the application sees it, told as the application would tell it."""
+
+    def execute(self):
+        fault = self.request.error
+        code = fault.reason.lower().replace(" ", "_")
+        response = Problem(fault.code, code, f"{fault.reason}: {fault.body}").response()
+        fault.to_response = lambda ident=None: (response.status, list(response.headers), response.data)
+        super().execute()
+
+
+class _Channel(HTTPChannel):
+    error_task_class = _ProblemTask
+
+
+def open_server(predictor, port: int, settings: Settings):
+    """A bound server; `run()` answers until interrupted, `effective_port` says where.
+
+    Raises
+    ------
+    BoneageError
+        The port is taken or may not be used; the address does not exist.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a full queue is told to clients, by 503
+    largest, listeners = settings.max_bytes + FORM_BYTES, {}
+    try:
+        server = create_server(
+            create_app(predictor, settings),
+            map=listeners,
+            host=settings.host,
+            port=port,
+            threads=settings.workers + settings.queue + SPARE_THREADS,
+            ident=None,
+            max_request_body_size=largest,
+            max_request_header_size=16 * 1024,
+            # Above these waitress would write bodies to temporary files.
+            inbuf_overflow=2 * largest,
+            outbuf_overflow=2 * largest,
+            channel_timeout=30,
+        )
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = "is in use; choose another with --port" if taken else f"cannot be used ({error.strerror or error})"
+        raise BoneageError(f"port {port} of {settings.host} {why}") from error
+    except ValueError as error:  # what waitress raises for a name that does not resolve
+        raise BoneageError(f"no such address to listen at. Received: {settings.host}") from error
+    for listener in listeners.values():
+        listener.channel_class = _Channel
+    return server
+
+
+def serve(run: str | None, host: str, port: int, token: str | None, keep: Path | None, per_minute: float):
+    """Load a model and bind a server around it; what is wrong with the settings is told before anything is loaded.
+
+    Returns
+    -------
+    server, address
+        `server.run()` answers until interrupted.
+    """
+    settings = Settings(token=token, keep=keep, per_minute=per_minute, host=host)
+    from boneage.serving.predictor import Predictor
+
+    server = open_server(Predictor(run), port, settings)
+    port = getattr(server, "effective_port", port)  # a server on several sockets has none of its own
+    return server, f"http://{f'[{host}]' if ':' in host else host}:{port}"
