@@ -35,7 +35,7 @@ def averages(found: list[Average], ages: pd.DataFrame, method: str, label: str, 
             if levels := [level for level in (0.25, 0.5, 0.75) if level < cam.max()]:
                 ax.contour(cam, levels, colors="white", linewidths=0.6)
             ax.set_axis_off()
-            ax.set_title(f"{average.group.replace('-', '–')} years\n{average.n} hands", fontsize=10)
+            ax.set_title(f"{average.group.replace('-', '–')} years\nn = {average.n}", fontsize=10)
         _by_region(bottom.subplots(), ages, method)
     figure.suptitle(f"Where {label} looks as children grow ({method}, toward older)", fontsize=12, x=0.01, ha="left")
     foot(figure, phantom)

@@ -1,0 +1,160 @@
+"""`boneage predict`, `models list` and what they say when there is nothing to say it with."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from serving_run import exported  # noqa: F401
+
+from boneage import cli
+from boneage.serving.shelf import describe, locate_run, shipped
+
+
+@pytest.fixture
+def boneage(monkeypatch, capsys):
+    """`boneage(*arguments)` -> exit code, standard output, error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["boneage", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def shelf(exported, monkeypatch) -> Path:  # noqa: F811
+    """The outputs folder that the exported run lies in, as the usual one."""
+    monkeypatch.setenv("BONEAGE_OUTPUTS", str(exported.parents[1]))
+    return exported.parents[1]
+
+
+@pytest.fixture(scope="session")
+def films(phantom_dir) -> list[Path]:
+    return sorted(phantom_dir.rglob("*.png"))[:2]
+
+
+def test_predict_says_age_interval_model_and_notice(boneage, shelf, films):
+    code, out, _ = boneage("predict", *films, "--sex", "F")
+    assert code == 0
+    assert out.count("90 % interval: ") == 2
+    assert "years" in out
+    assert "read as female; as male it would be" in out
+    assert out.endswith("model Tiny/joint. Research use only, not a medical device.\n")
+
+
+def test_predict_as_json_csv_and_pictures(boneage, shelf, films, tmp_path):
+    code, out, _ = boneage(
+        "predict", films[0], "--sex", "M", "--json", "--csv", tmp_path / "a.csv", "--overlay", tmp_path
+    )
+    assert code == 0
+    (said,) = json.loads(out)
+    assert said["file"] == str(films[0])
+    (row,) = csv.DictReader((tmp_path / "a.csv").open())
+    assert float(row["predicted_months"]) == pytest.approx(said["months"], rel=1e-4)
+    assert (row["male"], row["model"], row["error"]) == ("1", "Tiny/joint", "")
+    for direction in ("older", "younger"):
+        overlay = cv2.imread(str(tmp_path / f"{films[0].stem}_{direction}.png"))
+        assert overlay.shape[:2] == cv2.imread(str(films[0])).shape[:2]
+
+
+def test_one_bad_file_stops_no_other_and_shows_in_the_exit_code(boneage, shelf, films, tmp_path):
+    (tmp_path / "no.png").write_bytes(b"no image")
+    code, out, _ = boneage("predict", tmp_path / "no.png", tmp_path / "absent.png", films[0], "--sex", "F", "--json")
+    assert code == 2
+    bad, absent, good = json.loads(out)
+    assert bad["code"] == "unreadable"
+    assert absent["error"] == "missing image file"
+    assert good["months"] > 0
+
+
+@pytest.mark.parametrize("sex", ["O", "x", ""])
+def test_an_unknown_sex_is_refused_before_anything_is_read(boneage, shelf, films, sex):
+    code, _, err = boneage("predict", films[0], "--sex", sex)
+    assert code == 2
+    assert err.startswith("error: unknown sex; expected M/F")
+
+
+def test_a_picture_without_a_sex_gets_no_answer(boneage, shelf, films):
+    code, out, _ = boneage("predict", films[0])
+    assert code == 2
+    assert "no answer: sex missing" in out
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("Nonesuch", "no model 'Nonesuch'; known: Tiny/joint"), ("Tiny/other", "known: Tiny/joint")]
+)
+def test_an_unknown_model_is_named(boneage, shelf, films, model, said):
+    code, _, err = boneage("predict", films[0], "--sex", "F", "--model", model)
+    assert code == 2
+    assert said in err
+
+
+def test_models_are_found_by_backbone_by_name_and_by_folder(shelf, exported):  # noqa: F811
+    for name in (None, "Tiny", "Tiny/joint", exported, str(exported)):
+        assert locate_run(name) == exported.resolve()
+
+
+def test_the_shelf_lists_errors_and_exports(shelf, boneage):
+    table = shipped(shelf)
+    assert table["model"].tolist() == ["Tiny/joint"]
+    assert table["exported"].all()
+    assert table["validation_mae"].iloc[0] > 0
+    code, out, _ = boneage("models", "list", "--outputs", shelf)
+    assert code == 0
+    assert "Tiny/joint" in out
+    assert "yes" in out
+
+
+def test_an_export_of_an_older_model_is_called_stale(exported, tmp_path):  # noqa: F811
+    run = Path(shutil.copytree(exported, tmp_path / "Tiny" / "joint"))
+    assert "stale" not in describe(tmp_path)
+    (run / "model.keras").write_bytes(b"trained again")
+    assert "stale" in describe(tmp_path)
+    (run / "serving.json").unlink()
+    assert "unfinished" in describe(tmp_path)
+
+
+def test_a_run_that_is_not_exported_says_how_to(tmp_path, tiny_run, boneage, films, monkeypatch):
+    monkeypatch.setenv("BONEAGE_OUTPUTS", str(tiny_run.parents[1]))
+    code, _, err = boneage("predict", films[0], "--sex", "F")
+    assert code == 2
+    assert "no exported model among Tiny/joint; run `boneage export" in err
+
+
+def test_an_empty_shelf_says_so(boneage, films, tmp_path, monkeypatch):
+    monkeypatch.setenv("BONEAGE_OUTPUTS", str(tmp_path))
+    assert "no finished run in" in boneage("predict", films[0], "--sex", "F")[2]
+    assert "train one with `boneage train`" in boneage("models", "list", "--outputs", tmp_path)[1]
+
+
+def test_a_damaged_export_says_so(boneage, shelf, films, tmp_path, exported):  # noqa: F811
+    run = Path(shutil.copytree(exported, tmp_path / "Tiny" / "joint"))
+    (run / "model.onnx").write_bytes(b"half of it")
+    assert "model.onnx is damaged" in boneage("predict", films[0], "--sex", "F", "--model", run)[2]
+    (run / "serving.json").write_text("{")
+    shutil.copy(exported / "model.onnx", run / "model.onnx")
+    assert "no readable serving.json" in boneage("predict", films[0], "--sex", "F", "--model", run)[2]
+
+
+def test_predict_takes_neither_tensorflow_nor_keras(exported, films):  # noqa: F811
+    code = (
+        "import sys; from boneage import cli; sys.argv = sys.argv[1:]\n"
+        "try: cli.main()\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "boneage", "predict", films[0], "--sex", "F", "--model", exported]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "90 % interval" in done.stdout
+    loaded = done.stderr.split()
+    assert "onnxruntime" in loaded
+    assert not {"tensorflow", "keras", "torch", "jax", "sklearn", "matplotlib"} & set(loaded)
