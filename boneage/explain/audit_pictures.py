@@ -104,7 +104,7 @@ def failures(
         ax.set_title(about, fontsize=8.5, pad=3)
         words = ax.text(0.5, -0.02, failed.said, transform=ax.transAxes, ha="center", va="top", fontsize=9, color=RED)
         words.set(weight="bold", in_layout=False)  # wide words would make the picture small
-    title = f"Where the maps of {label} fail ({method}); blue: the hand, or the ossification regions"
-    figure.suptitle(title, fontsize=11.5, x=0.01, ha="left")
+    title = f"Where maps of {label} fail ({method}); blue: hand or ossification regions"
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     foot(figure, phantom)
     return figure
