@@ -34,7 +34,7 @@ class BatchNormEstimator:
             layer.momentum, layer.trainable = MOMENTUM, True
         statistics = [v for layer in self.layers for v in (layer.moving_mean, layer.moving_variance)]
         for variable in statistics:
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(keras.ops.zeros(variable.shape))
         used = min(count, len(batches))
         try:
             for i in range(used):
