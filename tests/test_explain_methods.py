@@ -163,7 +163,10 @@ def test_real_backbones(hands, name, backbone):
     maps, outputs = method(np.kron(hands[0][:2, ..., 0], np.ones((2, 2))), hands[1][:2], "older")
 
     assert maps.shape == (2, 64, 64)
-    np.testing.assert_array_equal(maps.max((1, 2)), 1)
+    assert maps.min() >= 0
+    # Of random weights any answer will do, also that nothing here speaks for older; of trained ones see the audit.
+    assert np.isin(maps.max((1, 2)), (0, 1)).all()
+    assert name == "occlusion" or maps.max() == 1
     assert set(outputs) == {"months", "groups"}
 
 
