@@ -152,7 +152,7 @@ def least_sure(predictions: pd.DataFrame, table: pd.DataFrame, size: int = 128):
     worst = predictions.sort_values("confidence").head(SHOWN)
     paths = table.set_index("id")["path"]
     side = int(np.ceil(np.sqrt(len(worst))))
-    figure, axes = style.new_figure(9, 9.6, nrows=side, ncols=side, squeeze=False)
+    figure, axes = style.new_figure(8, 8.6, nrows=side, ncols=side, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, row in zip(axes.flat, worst.itertuples(), strict=False):
