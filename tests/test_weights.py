@@ -111,7 +111,7 @@ def test_a_finished_run_goes_on_with_its_head(tiny_config, tiny_run, tmp_path):
 
 
 def test_a_finished_run_of_another_head_is_no_start(small, tiny_run):
-    with pytest.raises(BoneageError, match="holds Tiny_joint, expected the layers of Tiny_regression"):
+    with pytest.raises(BoneageError, match="Tiny_joint does not fit Tiny_regression; start from a run of the same"):
         load_initial(build(small(head="regression"), 120, 40), "Tiny", str(tiny_run / "model.keras"))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from boneage.errors import BoneageError
 from boneage.models.backbones import get
 from boneage.models.build import FEATURE_MAP, backbone_layers
+from boneage.models.grow import grow
 from boneage.paths import atomic
 
 
@@ -23,7 +24,8 @@ def load_initial(model: keras.Model, backbone: str, weights: str) -> dict:
     ----------
     weights
         "imagenet" (Keras downloads them), "none", a `.weights.h5` file of the backbone with `include_top=False`, or the
-        `model.keras` of a finished run of this backbone and head, whose training then goes on.
+        `model.keras` of a finished run with this head: of this backbone, whose training then goes on, or of a smaller
+        EfficientNet, which is grown (`boneage.models.grow`).
 
     Returns
     -------
@@ -68,11 +70,13 @@ def load_initial(model: keras.Model, backbone: str, weights: str) -> dict:
 
 
 def _load_run(model: keras.Model, path: Path) -> dict:
-    source = load_model(path)
-    if [tuple(v.shape) for v in source.weights] != [tuple(v.shape) for v in model.weights]:
-        raise BoneageError(f"{path} holds {source.name}, expected the layers of {model.name}; start from one like it")
-    assign(model, model.weights, source.weights)
-    return {"name": "/".join(path.parts[-3:]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source, name = load_model(path), "/".join(path.parts[-3:])
+    if [tuple(v.shape) for v in source.weights] == [tuple(v.shape) for v in model.weights]:
+        assign(model, model.weights, source.weights)
+    else:
+        grow(model, source)
+        name += ", grown (Net2Net)"
+    return {"name": name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def assign(model: keras.Model, variables, values) -> None:
