@@ -466,23 +466,59 @@ def test_a_given_precision_is_taken(small):
     assert precision.choose(small(precision="mixed_bfloat16")) == "mixed_bfloat16"
 
 
-@pytest.mark.parametrize(("gain", "chosen"), [(1.1, "float32"), (1.3, "mixed_bfloat16")])
-def test_half_precision_must_pay(small, monkeypatch, gain, chosen):
-    monkeypatch.setattr(precision, "_seconds", lambda policy, depthwise: gain if policy == "float32" else 1.0)
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"float32": 1.1, "mixed_bfloat16": 1.0, "dense_bfloat16": 1.0}, "float32"),
+        ({"float32": 1.3, "mixed_bfloat16": 1.0, "dense_bfloat16": 1.1}, "mixed_bfloat16"),
+        ({"float32": 1.3, "mixed_bfloat16": 2.0, "dense_bfloat16": 1.0}, "dense_bfloat16"),
+    ],
+)
+def test_half_precision_must_pay(small, monkeypatch, seconds, chosen):
+    monkeypatch.setattr(precision, "_seconds", lambda policy, block: seconds[policy])
     assert precision.choose(small(precision="auto")) == chosen
 
 
-def test_the_timing_itself_gives_seconds_for_both_policies():
-    assert all(0 < precision._seconds(policy, depthwise=False) < 60 for policy in ("float32", "mixed_bfloat16"))
+@pytest.mark.parametrize("block", [precision._plain, precision._inverted, precision._separable])
+def test_the_timing_itself_gives_seconds_for_every_precision(block):
+    kinds = ("float32", "mixed_bfloat16", "dense_bfloat16")
+    assert all(0 < precision._seconds(kind, block) < 60 for kind in kinds)
 
 
-def test_a_mixed_precision_run_trains_ships_float32_and_leaves_the_policy(small, phantom_cache, tmp_path):
-    config = small(head="regression", precision="mixed_bfloat16", stages=(Stage(32, 1),))
+@pytest.mark.parametrize("kind", ["mixed_bfloat16", "dense_bfloat16"])
+def test_a_mixed_precision_run_trains_ships_float32_and_leaves_the_policy(small, phantom_cache, tmp_path, kind):
+    config = small(head="regression", precision=kind, stages=(Stage(32, 1),))
     run = train.train(config, phantom_cache.folder, tmp_path)
     assert keras.config.dtype_policy().name == "float32"
     with zipfile.ZipFile(run / "model.keras") as archive:
         assert "bfloat16" not in archive.read("config.json").decode()
-    assert json.loads((run / "run.json").read_text())["precision"] == "mixed_bfloat16"
+    assert json.loads((run / "run.json").read_text())["precision"] == kind
+
+
+def test_dense_bfloat16_rounds_what_mixes_channels_and_nothing_else():
+    def make():
+        bias = keras.initializers.RandomNormal(stddev=1.0, seed=1)
+        return keras.Sequential(
+            [
+                keras.Input((16, 16, 8)),
+                keras.layers.Conv2D(12, 1, name="dense"),
+                keras.layers.DepthwiseConv2D(3, name="depthwise"),
+                keras.layers.SeparableConv2D(
+                    6, 3, padding="same", activation="relu", bias_initializer=bias, name="both"
+                ),
+            ]
+        )
+
+    plain, half = make(), precision.build_under("dense_bfloat16", make)
+    half.set_weights(plain.get_weights())
+    assert {layer.name: layer.compute_dtype for layer in half.layers} == {
+        "dense": "bfloat16", "depthwise": "float32", "both": "float32",
+    }  # fmt: skip
+    assert all(w.dtype == "float32" for w in half.weights)
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 8)).astype("float32")
+    exact, rounded = (numpy_of([m(x)])[0] for m in (plain, half))
+    assert rounded.dtype == np.float32
+    assert 1e-6 < np.abs(exact - rounded).mean() / np.abs(exact).mean() < 0.02
 
 
 # --- it learns

@@ -18,7 +18,8 @@ class TrainingBatches(keras.utils.PyDataset):
     Parameters
     ----------
     rows
-        The training images' rows of the cache's index.
+        The training images' rows of the cache's index; a column `target`, where there is one, holds the months to learn
+        in place of `months` (see `boneage.training.teacher`).
     size
         Image side in pixels.
     epoch
@@ -38,6 +39,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.cache, self.config, self.size, self.epoch = cache, config, size, epoch
         self.where = rows["row"].to_numpy()
         self.months = rows["months"].to_numpy("float32")
+        self.target = rows["target"].to_numpy("float32") if "target" in rows else self.months
         self.male = rows["male"].to_numpy("float32")
         self.whole = max(1, len(rows) // config.batch_size)
         self.steps = self.whole if steps is None else steps
@@ -62,7 +64,7 @@ class TrainingBatches(keras.utils.PyDataset):
         inputs = {"image": np.stack(images)[..., None].astype("float32"), "sex": self.male[chosen][:, None]}
         targets = {}
         if self.config.head != "classification":
-            targets["months"] = self.months[chosen][:, None]
+            targets["months"] = self.target[chosen][:, None]
         if self.config.head != "regression":
             targets["groups"] = age_group(self.months[chosen])
         return inputs, targets

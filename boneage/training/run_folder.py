@@ -90,7 +90,7 @@ class RunFolder:
                     f"the unfinished run in {self.path} has another config; give its own, or remove it and start over"
                 )
         elif resume:
-            raise BoneageError(f"nothing to resume in {self.path}")
+            raise BoneageError(f"nothing to resume in {self.path}; start the run without --resume")
         config.save(self.path / "config.json")
 
     def save_split(self, split: pd.DataFrame) -> None:

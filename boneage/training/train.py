@@ -23,6 +23,7 @@ from boneage.training.batchnorm import BatchNormEstimator
 from boneage.training.feed import TrainingBatches
 from boneage.training.live import LiveLine
 from boneage.training.run_folder import RunFolder
+from boneage.training.teacher import mixed_targets
 
 WARMUP_EPOCH = 1_000_000  # numbers the head's warm-up apart from every real epoch, for its random draws
 NO_DECAY = ["bias", "gamma", "beta"]
@@ -78,6 +79,10 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
     folder.save_split(split)
     rows = {name: cache.rows(split["id"][split["set"] == name]) for name in ("train", "validation")}
     months = rows["train"]["months"]
+    taught = {}
+    if config.teacher:
+        targets, taught["teacher"] = mixed_targets(config, cache, split, folder.path)
+        rows["train"] = rows["train"].assign(target=targets.to_numpy())
 
     keras.utils.set_random_seed(config.seed)
     if config.deterministic and keras.backend.backend() == "tensorflow":
@@ -87,21 +92,21 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
     state = folder.checkpoint.load()
     # "auto" goes by timings: a resumed run keeps what its first part found.
     policy = (state and state["started"].get("precision")) or precision.choose(config)
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = build(config, float(months.mean()), float(months.std()))
-        run = _Run(config, folder, cache, rows, model)
-        started = run.fine_tune(policy, state)
-        arrays = folder.checkpoint.best()
-    finally:
-        keras.config.set_dtype_policy("float32")
 
-    final = build(config, float(months.mean()), float(months.std()), size=config.size)
+    def plain(size: int | None = None) -> keras.Model:
+        return build(config, float(months.mean()), float(months.std()), size)
+
+    model = precision.build_under(policy, plain)
+    run = _Run(config, folder, cache, rows, model)
+    started = run.fine_tune(policy, state)
+    arrays = folder.checkpoint.best()
+
+    final = plain(config.size)
     assign(final, final.weights, arrays)
     facts = {
         "phantom": cache.phantom, "data": cache.info["source"], "precision": policy, "backend": keras.backend.backend(),
         "keras": keras.__version__, "images": {k: len(v) for k, v in rows.items()},
-        "months_mean": float(months.mean()), "months_sd": float(months.std()), **started,
+        "months_mean": float(months.mean()), "months_sd": float(months.std()), **started, **taught,
     }  # fmt: skip
     folder.finish(final, facts, lambda shipped: predict(shipped, cache, rows["validation"]["id"], config.size))
     return folder.path
