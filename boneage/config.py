@@ -14,7 +14,7 @@ CHOICES = {
     "input_scale": ("backbone", "unit"),
     "loss": ("huber", "mse"),
     "schedule": ("cosine", "plateau"),
-    "precision": ("auto", "float32", "mixed_bfloat16"),
+    "precision": ("auto", "float32", "mixed_bfloat16", "dense_bfloat16"),
 }
 
 
@@ -34,6 +34,7 @@ class Augmentation:
     local_contrast: float = 0.0  # chance of a contrast-limited adaptive equalisation
     background: float = 0.0  # black raised by up to this share of the full range, in half of the samples
     quantise: float = 0.0  # chance of few grey levels, 8..128
+    erase: float = 0.0  # chance that a random rectangle at the border is blanked
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class TrainConfig:
     loss: str = "huber"  # of the months: huber | mse (of the age in standard deviations)
     huber_months: float = 12.0  # error at which the regression loss turns from squared to absolute
     classification_weight: float = 0.5  # of the cross-entropy in the joint loss
+    teacher: str = ""  # a finished run's model.keras whose answers are mixed into the months to learn; empty: none
+    teacher_weight: float = 0.5  # share of the teacher's answer in that mixture
 
     input_scale: str = "backbone"  # the range its weights expect | unit: 0..1 for all, a classic mistake (an ablation)
     dense: int = 256  # units of the shared hidden layer of the head
@@ -92,6 +95,8 @@ class TrainConfig:
             raise BoneageError(
                 f"batch_size and patience must be at least 1. Received: {self.batch_size!r} and {self.patience!r}"
             )
+        if not 0 <= self.teacher_weight <= 1:
+            raise BoneageError(f"teacher_weight must lie in [0, 1]. Received: {self.teacher_weight!r}")
         if not 0 <= self.average < 1:
             raise BoneageError(f"average must lie in [0, 1). Received: {self.average!r}")
 

@@ -129,7 +129,7 @@ WIDE = replace(Augmentation(), curve=0.5, local_contrast=0.5, background=0.2, qu
 def test_wide_tone_is_off_unless_asked_for():
     """A config.json of before these settings draws the very samples that it drew then."""
     a = Augmentation()
-    assert (a.curve, a.local_contrast, a.background, a.quantise) == (0, 0, 0, 0)
+    assert (a.curve, a.local_contrast, a.background, a.quantise, a.erase) == (0, 0, 0, 0, 0)
     draws = rng(3)
     augment.random_tone(draws, a, np.ones((4, 4), np.uint8))
     expected = rng(3)
@@ -176,6 +176,34 @@ def test_local_contrast_spreads_a_flat_region_and_leaves_the_padding_black():
     changed = augment.local_contrast(rng(1), ramp)
     assert (changed[:, :8] == 0).all()
     assert np.ptp(changed[:, 12:]) > 30
+
+
+def test_an_erased_rectangle_touches_the_border_and_leaves_the_middle():
+    grey = np.full((100, 100), 7, np.uint8)
+    shares, edges, noisy = [], set(), 0
+    for seed in range(400):
+        image = augment.erased(rng(seed), grey)
+        gone = image != 7
+        shares.append(gone.mean())
+        edges |= {e for e in range(4) if np.rot90(gone, e)[0].any()}
+        assert not gone[15:85, 15:85].any()
+        ring = gone.copy()
+        ring[1:-1, 1:-1] = False
+        assert ring.any() == gone.any()  # whatever is gone reaches the border
+        noisy += len(np.unique(image[gone])) > 2
+    assert max(shares) <= augment.ERASED == 0.15
+    assert max(shares) > 0.1
+    assert edges == {0, 1, 2, 3}
+    assert 100 < noisy < 250  # about half; the rest is one grey level
+
+
+def test_erase_is_a_chance_and_comes_last(square):
+    """What is blanked tells nothing, not even the tone of the picture."""
+    changed = [augment.augmented(square, 64, rng(s), replace(NONE, erase=0.5)) != square for s in range(200)]
+    assert 70 < sum(c.any() for c in changed) < 130
+    black = replace(NONE, brightness=0.0, erase=1.0)
+    levels = [augment.augmented(np.zeros((64, 64), np.uint8), 64, rng(s), black).max() for s in range(20)]
+    assert max(levels) > 200
 
 
 def test_the_same_seed_gives_the_same_sample(square):

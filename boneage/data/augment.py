@@ -1,4 +1,4 @@
-"""Augmentation: one warp and one grey-level table a sample, on the cached bytes."""
+"""Augmentation: one warp and one grey-level table a sample, on the cached bytes; at times a blanked border."""
 
 import cv2
 import numpy as np
@@ -6,6 +6,9 @@ import numpy as np
 from boneage.config import Augmentation
 
 CURVE_PIECES = 7  # of a random tone curve
+ERASED = (
+    0.15  # of the side: how deep a blanked rectangle reaches at most, hence the share of the image it covers at most
+)
 CURVE_EVENNESS = 1.5  # Dirichlet concentration; the lower, the oftener a piece is so flat that a hand drowns in it
 
 
@@ -65,6 +68,21 @@ def local_contrast(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return np.where(image > 0, changed, 0).astype(np.uint8)
 
 
+def erased(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """A rectangle along one edge blanked, by one grey level or by noise (random erasing, Zhong et al. 2020).
+
+    Only the border is blanked, where markers and collimated film lie, so that they tell a network nothing it can
+    count on, while bone is hardly ever lost.
+    """
+    image = image.copy()
+    side = len(image)
+    depth = int(rng.integers(1, max(2, int(ERASED * side) + 1)))
+    start, stop = np.sort(rng.integers(0, side + 1, 2))
+    grey = rng.integers(0, 256, (depth, stop - start) if rng.random() < 0.5 else 1)
+    np.rot90(image, rng.integers(4))[:depth, start:stop] = grey  # a view: any of the four edges
+    return image
+
+
 def sample(square: np.ndarray, size: int, unit_map: np.ndarray | None = None) -> np.ndarray:
     """Read a cached square at another size, through a map of the unit square, in one bilinear warp.
 
@@ -101,4 +119,5 @@ def augmented(square: np.ndarray, size: int, rng: np.random.Generator, augmentat
     image = sample(square, size, random_affine(rng, augmentation))
     if happens(rng, augmentation.local_contrast):
         image = local_contrast(rng, image)
-    return cv2.LUT(image, random_tone(rng, augmentation, image))
+    image = cv2.LUT(image, random_tone(rng, augmentation, image))
+    return erased(rng, image) if happens(rng, augmentation.erase) else image

@@ -160,6 +160,7 @@ def _augmentation(a: Augmentation) -> str:
         f"local contrast {100 * a.local_contrast:g} %": a.local_contrast,
         f"black raised by up to {100 * a.background:g} %": a.background,
         f"few grey levels {100 * a.quantise:g} %": a.quantise,
+        f"a blanked rectangle at the border {100 * a.erase:g} %": a.erase,
     }
     return ", ".join(words for words, amount in said.items() if amount) or "none"
 

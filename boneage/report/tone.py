@@ -14,7 +14,8 @@ from boneage.report.figures import colour_of, mark
 from boneage.report.runs import LOOKALIKE, Run, Runs, digest
 
 NOTE = (
-    "Validation images under changed grey levels: MAE in months, in brackets the bias. Bold: more than "
+    f"At most {tone.IMAGES} validation images, drawn once for all models, under changed grey levels: MAE in months, in "
+    "brackets the bias. Bold: more than "
     f"{tone.MAX_WORSE:g} months worse than the images as they are, or a bias beyond {tone.MAX_BIAS:g} month."
 )
 
