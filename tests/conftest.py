@@ -1,6 +1,7 @@
 """What the tests share: a phantom, its cache, a backbone that trains in seconds and a finished run of it."""
 
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
@@ -11,6 +12,7 @@ import keras
 import pytest
 from keras import layers
 
+from boneage import cli
 from boneage.config import Stage, TrainConfig
 from boneage.data.cache import Cache, prepare
 from boneage.data.phantom import make_dataset
@@ -85,3 +87,19 @@ def tiny_run(phantom_cache, tmp_path_factory) -> Path:
 def small():
     """`small(**changes)`: the tiny config with some fields changed."""
     return lambda **changes: replace(TINY_CONFIG, **changes)
+
+
+@pytest.fixture
+def boneage(monkeypatch, capsys):
+    """`boneage(*arguments)` -> exit code, standard output, error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["boneage", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run

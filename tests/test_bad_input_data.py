@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import sys
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -12,23 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from boneage import cli
-
 HEADER = "id,boneage,male\n"
 
 
 @pytest.fixture
-def boneage(monkeypatch, capsys):
+def boneage(boneage):
     """`boneage(*arguments)` -> exit code, standard output, lines of the error."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["boneage", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
+        code, out, err = boneage(*arguments)
         return code, out, [line for line in err.splitlines() if line.startswith("error") or "Traceback" in line]
 
     return run
