@@ -7,7 +7,7 @@ PY     := $(VENV)/bin/python
 DATA   ?=
 OUT    ?= $(if $(DATA),outputs/local,outputs/phantom)
 
-.PHONY: help run test test-backends test-dicom test-web screenshots bench notebooks report clean
+.PHONY: help run test test-backends test-dicom test-web screenshots bench fuzz notebooks report clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -53,6 +53,9 @@ screenshots: $(VENV)/installed-dev   ## the pictures of the web page in images/
 
 bench: $(VENV)/installed-dev   ## speed and memory, into benchmarks/results.json and its README
 	$(PY) -m benchmarks
+
+fuzz: $(VENV)/installed-dev   ## 10,000 spoilt files for the decoders and the HTTP API, into benchmarks/fuzz.json
+	$(PY) tests/fuzz.py
 
 notebooks: $(VENV)/installed-dev   ## execute the notebooks in place (DATA=... for real radiographs)
 	$(PY) notebooks/execute.py $(if $(DATA),--data "$(DATA)")

@@ -1,4 +1,7 @@
-"""`python -m benchmarks` measures everything and renders benchmarks/README.md; `... NAME` measures one and prints."""
+"""`python -m benchmarks` measures everything and renders benchmarks/README.md; `... NAME` measures one and prints.
+
+`python -m benchmarks --save NAME` puts that one's rows into the results beside those of the others.
+"""
 
 import importlib
 import json
@@ -17,7 +20,8 @@ LIBRARIES = ("keras", "tensorflow", "numpy", "pandas", "scipy", "opencv-python-h
 BEGIN, END = "<!-- results: rendered by python -m benchmarks -->", "<!-- end of results -->"
 
 
-def main(wanted: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    wanted = [argument for argument in arguments if argument != "--save"]
     unknown = set(wanted) - set(NAMES)
     if unknown:
         sys.exit(f"error: no benchmark {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
@@ -35,7 +39,10 @@ def main(wanted: list[str]) -> None:
             document["results"].append(
                 {"benchmark": name, **vars(result), "value": _rounded(result.value), "ok": result.ok}
             )
-    if not wanted:
+    if not wanted or "--save" in arguments:
+        others = json.loads((HERE / "results.json").read_text(encoding="utf-8"))["results"] if wanted else []
+        document["results"] += [row for row in others if row["benchmark"] not in wanted]
+        document["results"].sort(key=lambda row: NAMES.index(row["benchmark"]))
         write_text(HERE / "results.json", json.dumps(document, indent=1) + "\n")
         readme = (HERE / "README.md").read_text(encoding="utf-8")
         before, _, rest = readme.partition(BEGIN)

@@ -7,9 +7,12 @@ import click
 
 from boneage import __version__
 from boneage.errors import BoneageError
+from boneage.explain import DEFAULT_METHOD
 from boneage.paths import outputs_root
 
 # Imports of Keras and pandas wait inside the commands: `boneage --help` must answer at once.
+# What an installation may lack, and the extra that brings it; anything else comes with `train`.
+EXTRAS = {"onnxruntime": "serve", "flask": "serve", "waitress": "serve", "pynetdicom": "dicom", "highdicom": "dicom"}
 
 
 def main() -> None:
@@ -23,6 +26,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        _stop(f"error: {package} is missing; install with: pip install 'boneage[{EXTRAS.get(package, 'train')}]'", 2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _stop(f"error: {error.strerror or error}{where}; nothing that was finished is lost", 2)
@@ -199,7 +205,7 @@ def ensemble(name, runs, fit_weights, correct, outputs):
 @click.option("--sex", help="M or F: sex of the radiograph files.")
 @click.option("--target", default="older", show_default=True, help="older, younger, 0-5, 5-10, 10-15 or 15-20.")
 @click.option(
-    "--method", default="gradcam", show_default=True,
+    "--method", default=DEFAULT_METHOD, show_default=True,
     help="gradcam, gradcam++, hirescam, layercam, smoothgrad, integrated-gradients, rise or occlusion.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("gradcam.png"), show_default=True)
@@ -303,9 +309,9 @@ def campaign(name, data, outputs, images):
 def predict(images, sex, model, as_json, table, overlay):
     """Bone age of radiograph files: PNG, JPEG, WebP, TIFF or DICOM. Needs no TensorFlow."""
     from boneage.labels import parse_sex
+    from boneage.serving import files
 
     male = None if sex is None else bool(parse_sex(sex))
-    files = _serving("files")
     answers = files.predict_files(list(images), male, model, maps=overlay is not None)
     if table:
         files.save_csv(answers, table)
@@ -314,16 +320,6 @@ def predict(images, sex, model, as_json, table, overlay):
     click.echo(files.as_json(answers) if as_json else files.as_text(answers))
     if any(isinstance(answer, BoneageError) for answer in answers.values()):
         sys.exit(2)
-
-
-def _serving(name: str):
-    """A module of `boneage.serving`, or what to install for it."""
-    from importlib import import_module
-
-    try:
-        return import_module(f"boneage.serving.{name}")
-    except ModuleNotFoundError as error:
-        raise BoneageError(f"{error.name} is missing; install with: pip install 'boneage[serve]'") from error
 
 
 @cli.group()
@@ -343,16 +339,22 @@ def models_list(outputs: Path):
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @_data()
-@click.option("--format", "kind", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("--format", "kind", type=click.Choice(["onnx", "litert"]), default="onnx", show_default=True)
 def export(run: Path, data: str, kind: str):
-    """Make RUN usable without TensorFlow: model.onnx, checked against the Keras model; intervals; the door's gate."""
-    found = _serving("export").export(run, data)
+    """Make RUN usable without TensorFlow: model.onnx, checked against the Keras model; intervals; the door's gate.
+
+    `litert` writes model.tflite, checked in the same way, and nothing else: `boneage predict` and `serve` take ONNX.
+    """
+    from boneage.serving.calibrate import calibrate
+    from boneage.serving.export import FILES
+    from boneage.serving.export import export as write
+
+    found = write(run, data, kind)
     apart, correlation = found["months_apart"], found["correlation"]
-    click.echo(
-        f"{run / 'model.onnx'}: {found['images']} images, up to {apart:.2g} months apart, maps {correlation:.5f}"
-    )
-    rates = _serving("calibrate").calibrate(run, data)
-    click.echo(rates.to_string(index=False, float_format=lambda share: f"{share:.1%}"))
+    click.echo(f"{run / FILES[kind]}: {found['images']} images, up to {apart:.2g} months apart, maps {correlation:.5f}")
+    if kind == "onnx":
+        rates = calibrate(run, data)
+        click.echo(rates.to_string(index=False, float_format=lambda share: f"{share:.1%}"))
 
 
 @cli.group()
@@ -406,11 +408,8 @@ def hand_evaluate(folder: Path, boxes: Path | None, outputs: Path):
 )
 def dicom_node(peer, spool, title, host, port, allow, model, modalities, body_part, description):
     """Receive radiographs by C-STORE and send reports and Grad-CAM pictures to another DICOM node."""
-    try:
-        from boneage.serving.dicom_node import serve
-        from boneage.serving.dicom_settings import Peer, Settings, Wanted
-    except ModuleNotFoundError as error:
-        raise BoneageError(f"{error.name} is missing; install with: pip install 'boneage[dicom]'") from error
+    from boneage.serving.dicom_node import serve
+    from boneage.serving.dicom_settings import Peer, Settings, Wanted
 
     def predictor():
         from boneage.serving.predictor import Predictor
@@ -435,10 +434,7 @@ def dicom_node(peer, spool, title, host, port, allow, model, modalities, body_pa
 @click.option("--rate", type=click.FloatRange(1), default=120, show_default=True, help="Requests a minute and address.")
 def serve(model, host, port, token, keep, rate):
     """The web page for radiographs, and its HTTP API."""
-    try:
-        from boneage.web.serve import serve as run
-    except ModuleNotFoundError as error:
-        raise BoneageError(f"{error.name} is missing; install with: pip install 'boneage[serve]'") from error
+    from boneage.web.serve import serve as run
 
     server, address = run(model, host, port, token, keep, rate)
     click.echo(f"{address} (stop with Ctrl+C); research use only, not a medical device")

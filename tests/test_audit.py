@@ -269,7 +269,9 @@ def test_an_audit_leaves_tables_a_summary_and_figures(audited):
     assert said["phantom"]
     assert said["recommended"] in said["verdicts"]
     assert set(said["verdicts"][said["recommended"]]) == set(audit_evidence.GOALS)
-    assert {p.name for p in (audited / "images").iterdir()} == {"audit_Tiny_joint.png", "audit_failures_Tiny_joint.png"}
+    figures = {"audit_Tiny_joint.png", "audit_Tiny_joint.pdf", "audit_failures_Tiny_joint.png"}
+    assert {p.name for p in (audited / "images").iterdir()} == figures
+    assert said["cells"] == 8  # 32 px at stride 4
 
 
 def test_evidence_has_direction_chance_and_interval(audited):

@@ -14,8 +14,8 @@ from boneage import style
 from boneage.data.cache import Cache
 from boneage.data.frame import place, whole_frame
 from boneage.errors import BoneageError
-from boneage.explain import figures
-from boneage.explain.explain import choose, energy_inside, explain, explain_files, in_radiographs
+from boneage.explain import DEFAULT_METHOD, figures, lesson
+from boneage.explain.explain import choose, energy_inside, explain, explain_files, in_radiographs, side_by_side
 from boneage.explain.gradcam import GradCAM
 from boneage.explain.maps import channel_weights, enlarge, normalise, to_original, weighted_map
 from boneage.labels import GROUPS
@@ -103,6 +103,29 @@ def test_each_map_is_normalised_by_its_own_maximum():
     maps = normalise(np.stack([np.full((2, 2), 8.0), np.array([[0.0, 1.0], [2.0, 4.0]])]))
 
     np.testing.assert_allclose(maps, [[[1, 1], [1, 1]], [[0, 0.25], [0.5, 1]]])
+
+
+def test_the_heat_of_a_map_is_the_months_that_its_features_account_for(toy):
+    """A cell's part of the months is its A1 - 2 A2 = 3 x - 10, hence -7, -4, -1 and 2: positive are two months."""
+    np.testing.assert_allclose(lesson.heat(toy, IMAGE, BOY), [2.0], atol=1e-5)
+
+
+def test_the_steps_of_a_map_are_pictures_in_their_order(toy):
+    features, gradients, _ = toy.gradients(IMAGE, BOY, "older")
+    shown = lesson.steps(IMAGE[0, ..., 0].astype("uint8"), features, channel_weights(gradients), strongest=1)
+
+    assert list(shown) == ["the radiograph", "feature 1, weight -2.00", "weighted sum", "enlarged", "laid over"]
+    assert [p.shape[:2] for p in shown.values()] == [(4, 4), (2, 2), (2, 2), (4, 4), (4, 4)]
+
+
+def test_a_hand_is_asked_for_older_younger_and_its_own_group(toy):
+    rows = pd.DataFrame({"male": [0, 1], "reference_months": [60.0, 200.0]})
+    shown, each = lesson.questions(toy, np.repeat(IMAGE[..., 0], 2, 0).astype("uint8"), rows)
+
+    assert each == 4
+    assert [title.strip() for title in shown] == [
+        "female, 5 y 0 mo", "older", "younger", "5-10 years", "male, 16 y 8 mo", "older", "younger", "15-20 years",
+    ]  # fmt: skip
 
 
 def test_effect_of_sex_is_its_weight_in_months(toy):
@@ -283,7 +306,7 @@ def test_the_job(tiny_run, phantom_cache, tmp_path):
     assert table["predicted_months"].between(0, 240).all()
     assert table["sex_effect_months"].notna().all()
     assert (table["target"] == "older").all()
-    assert (table["method"] == "gradcam").all()
+    assert (table["method"] == DEFAULT_METHOD).all()
     assert table["energy_inside"].dropna().between(0, 1).all()
 
 
@@ -294,8 +317,18 @@ def test_the_job_says_that_it_shows_phantoms(tiny_run, phantom_cache, tmp_path, 
 
     assert style.PHANTOM_NOTE in said
     assert any("Research use only" in text for text in said)
-    assert "Layer-CAM: what speaks for 10–15 years" in said
+    assert any(text.endswith("Layer-CAM: what speaks for 10–15 years") for text in said)
     assert set(pd.read_csv(tmp_path / "cam.csv")["method"]) == {"layercam"}
+
+
+def test_a_notebook_gets_the_same_figure_unwritten(tiny_run, phantom_cache):
+    figure, said = side_by_side([tiny_run, tiny_run], phantom_cache, ["1", "2"])
+
+    assert [e.name for e in said] == ["joint", "joint"]  # of one backbone: by the names of the runs
+    assert len(said[0].maps) == 2
+    assert len(figure.axes) >= 2 * 4
+    assert "correlation" in lesson.likeness(said).lower() or not np.ptp(said[0].maps)
+    assert lesson.likeness(said[:1]).startswith("Fewer than two")
 
 
 def test_files_get_maps_in_their_own_frame(tiny_run, phantom_dir, tmp_path):

@@ -50,7 +50,7 @@ def test_a_hand_without_heat_says_so_in_its_picture():
 
     assert [t.get_text() for t in cold.texts] == ["no heat"]
     assert not hot.texts
-    assert cold.get_title(loc="left") == "A\n8 y 4 mo (100 mo)"
+    assert cold.get_title(loc="left") == "A\n8 y 4 mo (+0 mo)"
 
 
 def test_what_sex_adds_stands_above_the_map_and_on_the_line_of_ages():
@@ -59,10 +59,19 @@ def test_what_sex_adds_stands_above_the_map_and_on_the_line_of_ages():
     _, overlay, ages = figure.axes[:3]
     marks = [(line.get_marker(), *line.get_xdata()) for line in ages.lines if line.get_marker() in "D<>"]
 
-    assert overlay.get_title(loc="left").endswith("10 y 0 mo (120 mo)\nsex input: \u22129.0 mo")
+    assert overlay.get_title(loc="left").endswith("10 y 0 mo (+20 mo)\nsex input: \u22129.0 mo")
     assert marks == [("D", 129 / 12), ("D", 120 / 12)]  # with the other sex, and as given
-    assert "RISE: what pushes the estimate up" in [t.get_text() for t in figure.texts]
+    assert any(t.get_text().endswith("RISE: what pushes the estimate up") for t in figure.texts)
     assert "predicted with the other sex" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+def test_an_answer_stands_with_its_error_or_where_no_reference_is_known_in_months():
+    known, unknown = hands(2)  # reference 100 months, and none
+    figure = figures.explain_figure([known, unknown], told([known, unknown], 1, 88.0), "older", False)
+    titles = [figure.axes[i].get_title(loc="left").split("\n") for i in (0, 1, 3, 4)]
+
+    assert [t[1] for t in titles if len(t) > 1] == ["reference 8 y 4 mo", "7 y 4 mo (\u221212 mo)", "7 y 4 mo (88 mo)"]
+    assert titles[2] == ["male, image 1"]
 
 
 def test_without_the_effect_of_sex_nothing_is_said_of_it():
@@ -108,11 +117,32 @@ def test_no_picture_collapses_and_no_row_touches_another(count, models, shape):
 
     assert (boxes[..., 2] - boxes[..., 0]).min() > 0.3  # inches
     assert (boxes[..., 3] - boxes[..., 1]).min() > 0.3
-    assert (boxes[:, 1:, 0] > boxes[:, :-1, 2]).all()  # from left to right
-    titles = 0.4
-    assert (boxes[:-1, :, 1].min(1) > boxes[1:, :, 3].max(1) + titles).all()  # from top to bottom
-    assert boxes[-1, :, 1].min() > 0.8  # room for what the colours mean
-    assert boxes[0, :, 3].max() < height - titles
+    assert boxes[..., 0].min() >= 0
+    assert boxes[..., 2].max() <= width
+    assert boxes[..., 1].min() > 0.8  # room for what the colours mean
+    titles = np.zeros(boxes.shape)
+    titles[:, :-1, 3] = 0.4  # above pictures
+    flat = (boxes + titles).reshape(-1, 4)
+    assert flat[:, 3].max() < height
+    for i, one in enumerate(flat):
+        apart = (flat[:i, :2] >= one[2:] - 1e-9).any(1) | (flat[:i, 2:] <= one[:2] + 1e-9).any(1)
+        assert apart.all()
+
+
+def test_few_models_have_their_line_of_ages_as_wide_as_their_pictures():
+    """Of one model it would else be a long strip beside two small pictures."""
+    for models in (1, 2):
+        axes = figures.explain_figure(hands(2), told(hands(2), models, 120.0), "older", False).axes[: models + 2]
+        left, right = axes[0].get_position().x0, axes[-2].get_position().x1
+        ages = axes[-1].get_position()
+        assert left < ages.x0 < ages.x1 < right
+        assert ages.width > 0.9 * (right - left)
+
+
+def test_a_vector_file_keeps_words_as_words(tmp_path):
+    figure = figures.explain_figure(hands(1), told(hands(1), 1, 120.0), "older", False)
+    for name, start in (("maps.pdf", b"%PDF"), ("maps.svg", b"<?xml"), ("maps.png", b"\x89PNG")):
+        assert figures.save(figure, tmp_path / name).read_bytes().startswith(start)
 
 
 def test_maps_and_their_figures_need_no_keras():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,14 +14,24 @@ from onnx import TensorProto, helper, numpy_helper
 from serving_run import exported  # noqa: F401
 
 from boneage.errors import BoneageError
+from boneage.explain import DEFAULT_METHOD
 from boneage.explain.gradcam import GradCAM
 from boneage.explain.maps import channel_weights, weighted_map
+from boneage.explain.methods import METHODS
 from boneage.models.build import build
 from boneage.models.compiled import predictor
 from boneage.models.predict import inputs_of
 from boneage.models.weights import load_model
 from boneage.serving import export as exporting
+from boneage.serving import litert
 from boneage.serving.shelf import digest
+
+
+@pytest.fixture(scope="session")
+def lite(exported, phantom_cache, tmp_path_factory):  # noqa: F811
+    """A copy of the run, exported for LiteRT, and what the export's check found."""
+    run = Path(shutil.copytree(exported, tmp_path_factory.mktemp("lite") / "Tiny" / "joint"))
+    return run, exporting.export(run, phantom_cache.folder, "litert")
 
 
 @pytest.fixture(scope="session")
@@ -46,19 +57,24 @@ def test_months_other_are_those_of_the_other_sex(both):
     np.testing.assert_allclose(answers["months_other"], expected, atol=0.05)
 
 
-@pytest.mark.parametrize(("name", "sign"), [("cam_older", 1), ("cam_younger", -1)])
-def test_maps_without_gradients_are_grad_cam(both, name, sign):
+@pytest.mark.parametrize(("name", "sign"), exporting.MAPS.items())
+def test_maps_without_gradients_are_those_of_the_default_method(both, name, sign):
     """The closed form of the head against automatic differentiation, in months per unit of the feature map."""
     model, inputs, answers = both
-    features, gradients, _ = GradCAM(model).gradients(inputs["image"], inputs["sex"], "older")
-    expected = weighted_map(features, sign * channel_weights(gradients))
+    method = METHODS[DEFAULT_METHOD]
+    features, gradients, _ = method(model).gradients(inputs["image"], inputs["sex"], "older")
+    expected = weighted_map(features, method.weights(features, sign * gradients))
     assert expected.max() > 0
     np.testing.assert_allclose(answers[name], expected, atol=2e-3 * expected.max())
 
 
-def test_what_speaks_for_older_does_not_speak_for_younger(both):
-    _, _, answers = both
-    assert not (answers["cam_older"] * answers["cam_younger"]).any()
+def test_older_less_younger_is_the_signed_map(both):
+    """Channels for older and channels for younger, told apart: together Grad-CAM's map before its positive part."""
+    model, inputs, answers = both
+    features, gradients, _ = GradCAM(model).gradients(inputs["image"], inputs["sex"], "older")
+    signed = np.einsum("bhwc,bc->bhw", features, channel_weights(gradients))
+    difference = answers["cam_older"] - answers["cam_younger"]
+    np.testing.assert_allclose(difference, signed, atol=4e-3 * np.abs(signed).max())
 
 
 def test_the_pooled_features_are_the_mean_over_the_feature_map(both):
@@ -71,6 +87,23 @@ def test_an_export_tells_which_model_it_is_made_from(exported):  # noqa: F811
     facts = {p.key: p.value for p in onnx.load(exported / "model.onnx").metadata_props}
     assert facts["run"] == "Tiny/joint"
     assert facts["source"] == digest(exported)
+
+
+def test_litert_says_the_same_under_the_same_names(lite, both):
+    run, found = lite
+    assert found["months_apart"] <= exporting.MAX_MONTHS_APART
+    assert found["correlation"] > exporting.MIN_CORRELATION
+    answer, (_, inputs, expected) = litert.load(run / "model.tflite"), both
+    seen = [answer(inputs["image"][i : i + 1], inputs["sex"][i : i + 1]) for i in range(2)]
+    assert set(seen[0]) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(np.concatenate([s[name] for s in seen]), values[:2], atol=2e-3 * abs(values).max())
+
+
+def test_a_damaged_litert_file_says_so(tmp_path):
+    (tmp_path / "model.tflite").write_bytes(b"half of it")
+    with pytest.raises(BoneageError, match=r"model\.tflite is damaged"):
+        litert.load(tmp_path / "model.tflite")
 
 
 def one_layer(kernel: np.ndarray) -> onnx.ModelProto:

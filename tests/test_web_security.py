@@ -145,6 +145,13 @@ def test_paths_lead_nowhere_else(client, path, caplog):
     assert "49" not in re.sub(r"\d{4,}", "", response.text)
 
 
+def test_what_a_library_says_of_a_damaged_file_is_not_logged(client, caplog):
+    """pydicom logs the value of a tag that it cannot make sense of."""
+    sent = form(dicom(SpecificCharacterSet="Doe^Jane", PatientName="x"), sex="male")
+    assert client.post(ADDRESS, data=sent).status_code == 200
+    assert "Jane" not in caplog.text
+
+
 def test_logs_hold_no_identifier(client, caplog):
     caplog.set_level(logging.DEBUG)
     client.post(ADDRESS, data=form(dicom(**JANE), name="Doe_Jane.dcm", chronological_age_months="97"))

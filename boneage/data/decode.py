@@ -1,6 +1,7 @@
 """One radiograph file, of any of the usual kinds, to one grey array."""
 
 import io
+import logging
 import re
 import warnings
 import zlib
@@ -11,10 +12,14 @@ from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
-from kornia_rs.io import decode_image_png_u8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boneage.errors import BoneageError
+
+try:
+    from kornia_rs.io import decode_image_png_u8
+except ImportError:  # an installation that only answers: OpenCV gives the same pixels, one at a time fast enough
+    decode_image_png_u8 = None
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm")
 MIN_SIDE, MAX_SIDE = 16, 16_384  # pixels
@@ -25,6 +30,7 @@ Image.MAX_IMAGE_PIXELS = None  # our own limit below speaks more clearly
 # What is wrong with a file is told by its id, once; the libraries' own remarks would tear the progress bar.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.|pydicom\.")
+logging.getLogger("pydicom").disabled = True  # it quotes what the tags say, which may be a name
 
 _archives_lock = Lock()
 
@@ -107,7 +113,7 @@ def decode_grey(data: bytes) -> np.ndarray:
                 return np.asarray(ImageOps.exif_transpose(header).convert("RGB").convert("L"))
             white_is_zero = mode.startswith("I;16") and header.format == "TIFF" and header.tag_v2.get(262) == 0
             plain = header.format == "PNG" and mode == "L" and not header.info.keys() & {"transparency", "exif"}
-        grey = _decode_plain_png(data, height, width) if plain else None
+        grey = _decode_plain_png(data, height, width) if plain and decode_image_png_u8 else None
         if grey is None:
             grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except UnidentifiedImageError as error:
@@ -152,7 +158,9 @@ def _to_uint16(values: np.ndarray) -> np.ndarray:
         raise BoneageError("the image holds pixels that are not numbers (NaN or infinite)")
     if high <= low:
         return np.zeros(values.shape, np.uint16)
-    return ((values - low) * (65535 / (high - low))).round().astype(np.uint16)
+    stretched = values - low
+    stretched *= 65535 / (high - low)
+    return np.round(stretched, out=stretched).astype(np.uint16)
 
 
 def _one_line(error: Exception) -> str:
@@ -161,7 +169,7 @@ def _one_line(error: Exception) -> str:
 
 def _decode_dicom(data: bytes) -> np.ndarray:
     import pydicom  # only where a DICOM file turns up: keeps the start of everything else fast
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+    from pydicom.pixels import apply_color_lut
 
     try:
         dicom = pydicom.dcmread(io.BytesIO(data))
@@ -173,10 +181,30 @@ def _decode_dicom(data: bytes) -> np.ndarray:
         kind, pixels = dicom.PhotometricInterpretation, dicom.pixel_array
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dicom)
-        pixels = pixels @ LUMINANCE if pixels.ndim == 3 else apply_voi_lut(apply_modality_lut(pixels, dicom), dicom)
+        grey = _windowed(pixels, dicom) if pixels.ndim == 2 else _to_uint16(np.stack([r @ LUMINANCE for r in pixels]))
     except BoneageError:
         raise
     except Exception as error:  # pydicom and its decoders raise many kinds; each means the same to us
         raise BoneageError(f"the DICOM file cannot be decoded ({type(error).__name__}: {_one_line(error)})") from error
-    grey = _to_uint16(np.asarray(pixels, np.float64))
     return 65535 - grey if kind == "MONOCHROME1" else grey
+
+
+def _windowed(pixels: np.ndarray, dicom) -> np.ndarray:
+    """Grey pixels through the modality and VOI transforms, over 0..65535.
+
+    Each grey level goes through once, not each pixel: pydicom takes several float64 copies of what it is given.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    def stretched(values: np.ndarray) -> np.ndarray:
+        return _to_uint16(np.asarray(apply_voi_lut(apply_modality_lut(values, dicom), dicom), np.float64))
+
+    if pixels.dtype.kind not in "iu" or pixels.itemsize > 2:
+        return stretched(pixels)
+    lowest, table = int(np.iinfo(pixels.dtype).min), np.zeros(2 ** (8 * pixels.itemsize), np.uint16)
+    seen = np.zeros(len(table), bool)
+    for row in pixels:
+        seen[row.astype(np.int32) - lowest] = True
+    (levels,) = np.nonzero(seen)
+    table[levels] = stretched((levels + lowest).astype(pixels.dtype))
+    return np.stack([table[row.astype(np.int32) - lowest] for row in pixels])

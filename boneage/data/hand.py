@@ -8,12 +8,15 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from boneage.data.frame import to_square, whole_frame
+
+if TYPE_CHECKING:  # what answers a radiograph does without pandas
+    import pandas as pd
 
 WEIGHTS = Path(__file__).with_name("hand_finder.onnx")
 INPUT = 128  # pixels a side of what the network looks at
@@ -46,7 +49,7 @@ class Hand:
         return self.confidence >= MIN_CONFIDENCE
 
 
-def from_bones(boxes: pd.DataFrame, height: int, width: int) -> Hand:
+def from_bones(boxes: "pd.DataFrame", height: int, width: int) -> Hand:
     """The hand that radiologist-made boxes enclose.
 
     Parameters

@@ -200,9 +200,9 @@ class _Audit:
         return np.concatenate([part["months"][:, 0] for part in parts]).astype(float)
 
     def _controls(self, model: keras.Model) -> checks.Maps:
-        cells = model.get_layer(FEATURE_MAP).output.shape[1]
         size, count = self.config.size, len(self.hands)
-        random = audit_metrics.random_maps(count, cells or self.config.size // 32, size, self.rng)
+        self.cells = model.get_layer(FEATURE_MAP).output.shape[1] or size // 32  # a side: what a map can tell apart
+        random = audit_metrics.random_maps(count, self.cells, size, self.rng)
         return {audit_metrics.RANDOM: random, audit_metrics.CENTRE: audit_metrics.centre_blob(count, size)}
 
     def _rows(self, ids) -> np.ndarray:
@@ -227,7 +227,7 @@ class _Audit:
         said = {
             "run": self.label, "phantom": self.cache.phantom, "set": set_name, "target": TARGET,
             "images": len(self.hands), "images_all": len(self.hands) + (len(rest) if rest is not None else 0),
-            "hand_margin": audit_regions.HAND_MARGIN, "draws": DRAWS,
+            "hand_margin": audit_regions.HAND_MARGIN, "draws": DRAWS, "cells": self.cells,
         } | audit_evidence.summary(self.evidence)  # fmt: skip
         write_text(folder / audit_tables.SUMMARY, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
         self._draw(images, tables)
@@ -253,8 +253,10 @@ class _Audit:
 
     def _draw(self, images: Path, tables: dict[str, pd.DataFrame]) -> None:
         name, phantom = self.label.replace("/", "_"), self.cache.phantom
-        figure = audit_figures.audit_figure(self.evidence, tables, self.chosen, self.label, phantom)
-        save(figure, images / f"audit_{name}.png")
+        label = f"{self.label} ({self.cells} × {self.cells} cells)"
+        figure = audit_figures.audit_figure(self.evidence, tables, self.chosen, label, phantom)
+        for suffix in (".png", ".pdf"):
+            save(figure, images / f"audit_{name}{suffix}")
         shown = self.chosen if self.chosen in self.maps else next(iter(self.maps))
         located, maps = tables["localisation"], self.maps[shown]
         worst = audit_pictures.worst(located, shown)

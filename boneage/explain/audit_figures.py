@@ -97,8 +97,13 @@ def _energies(ax, headline: pd.DataFrame, methods: list[str], looks: dict) -> No
     """Energy over chance in three regions, each with its goal."""
     regions = ("ossification", "hand", "outside")
     everyone = [*methods, *CONTROLS]
-    for r, region in enumerate(regions):
-        found = headline[headline["metric"] == f"{region}_energy"].set_index("method")
+    metrics = [f"{region}_energy" for region in regions]
+    names = ["ossification\nregions", "inside\nthe hand", "outside\nthe hand"]
+    if (headline["metric"] == "moved_map").any():
+        metrics.append("moved_map")
+        names.append("its change, where\none region matured")
+    for r, metric in enumerate(metrics):
+        found = headline[headline["metric"] == metric].set_index("method")
         for k, method in enumerate(m for m in everyone if m in found.index):
             row, y = found.loc[method], r + 0.36 * (2 * (k + 0.5) / len(everyone) - 1)
             look = looks.get(method) or {"color": "#666666", "marker": "|" if method == RANDOM else "+"}
@@ -110,10 +115,10 @@ def _energies(ax, headline: pd.DataFrame, methods: list[str], looks: dict) -> No
         ax.annotate("goal", (goal, r - 0.45), (0, 1), textcoords="offset points", ha="center", fontsize=8, color=GOOD)
     ax.set_xscale("log", base=2)
     low, high = ax.get_xlim()
-    ax.set(xlim=(min(low, 0.4), max(high, 2.4)), ylim=(2.6, -0.75))
+    ax.set(xlim=(min(low, 0.4), max(high, 2.4)), ylim=(len(names) - 0.4, -0.75))
     ticks = [t for t in (0.0625, 0.125, 0.25, 0.5, 1, 2, 4, 8) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.set_yticks(range(3), ["ossification\nregions", "inside\nthe hand", "outside\nthe hand"], fontsize=9)
+    ax.set_yticks(range(len(names)), names, fontsize=9)
     ax.set_xlabel("map energy over area (1 = chance)", fontsize=9)
     ax.set_title("Where the energy lies", fontsize=11, loc="left")
     ax.tick_params(axis="x", labelsize=9)
@@ -185,7 +190,8 @@ def _stable(ax, headline: pd.DataFrame, methods: list[str], looks: dict) -> None
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.legend(handles[:1], labels[:1], fontsize=8, loc="lower left")
-    ax.set(ylim=(min(0, ax.get_ylim()[0]), 1.02), xlim=(-0.5, len(names) - 0.5))
+    low = ax.get_ylim()[0]
+    ax.set(ylim=(low - 0.25 if low < 0 else 0, 1.02), xlim=(-0.5, len(names) - 0.5))
     ax.set_xticks(
         range(len(names)), [n.removeprefix("stable_").replace("agreement", "other\nmodels") for n in names], fontsize=9
     )

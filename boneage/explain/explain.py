@@ -13,7 +13,7 @@ from boneage.data.cache import GEOMETRY, Cache, open_or_prepare
 from boneage.data.decode import decode_grey, read_bytes
 from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
-from boneage.explain import figures
+from boneage.explain import DEFAULT_METHOD, figures
 from boneage.explain.maps import enlarge, to_original
 from boneage.explain.methods import METHODS
 from boneage.labels import GROUP_COLUMNS, MONTHS_PER_YEAR
@@ -33,7 +33,7 @@ def explain(
     set_name: str = "holdout",
     target: str = "older",
     count: int = 6,
-    method: str = "gradcam",
+    method: str = DEFAULT_METHOD,
 ) -> Path:
     """The same hands of a data set through several runs.
 
@@ -44,7 +44,8 @@ def explain(
     data
         A folder of radiographs or a cache.
     out
-        The figure, a `.png` of at most 500 kB; a table of the same name, `.csv`, is written beside it.
+        The figure, a `.png` of at most 500 kB, or `.pdf` or `.svg` with words and lines as vectors; a table of the same
+        name, `.csv`, is written beside it.
     ids
         Which images; None: `count` of them by the rule of `choose`, from `set_name` of the runs' splits.
     target
@@ -69,15 +70,35 @@ def explain(
     configs = _configs(runs)
     cache = open_or_prepare(data, max(config.size for config in configs), configs[0].frame)
     rows = cache.rows(ids) if ids else choose(cache, _common(runs, set_name), count)
-    maps, tables = _explain(runs, configs, cache, rows, target, method)
-    shown = [enlarge(of_run, cache.size, cache.size) for of_run in maps]
-    pictures = [np.asarray(cache.images[row]) for row in rows["row"]]
-    _write(pictures, rows, shown, configs, tables, target, method, cache.phantom, out)
+    hands, said, table = _of_cache(runs, configs, cache, rows, target, method)
+    _write(hands, said, table, target, method, cache.phantom, out)
     return out
 
 
+def side_by_side(runs: list[Path], cache: Cache, ids, target: str = "older", method: str = DEFAULT_METHOD):
+    """The figure of `explain`, not written: hands of a cache by their ids, for a notebook.
+
+    Returns
+    -------
+    figure, explanations
+        One `boneage.explain.figures.Explanation` a run.
+    """
+    hands, said, _ = _of_cache(runs, _configs(runs), cache, cache.rows(ids), target, method)
+    figure = figures.explain_figure(hands, said, target, cache.phantom, METHODS[method].title)
+    figure.set_dpi(80)  # radiographs are the bulk of a notebook's bytes
+    return figure, said
+
+
+def _of_cache(runs, configs, cache: Cache, rows: pd.DataFrame, target: str, method: str):
+    """Hands, explanations and the table, all on a cache's squares."""
+    maps, table = _explain(runs, configs, cache, rows, target, method)
+    shown = [enlarge(of_run, cache.size, cache.size) for of_run in maps]
+    hands = _hands([np.asarray(cache.images[row]) for row in rows["row"]], rows)
+    return hands, _explanations(configs, shown, table), table
+
+
 def explain_files(
-    runs: list[Path], files: list[Path], male: int, out: Path, target: str = "older", method: str = "gradcam"
+    runs: list[Path], files: list[Path], male: int, out: Path, target: str = "older", method: str = DEFAULT_METHOD
 ) -> list[list[np.ndarray]]:
     """Radiograph files through several runs; figure and table as `explain` writes them.
 
@@ -104,11 +125,11 @@ def explain_files(
     greys = [_read(file) for file in files]
     cache = _as_cache(files, greys, male, max(config.size for config in configs), configs[0].frame)
     rows = cache.index
-    maps, tables = _explain(runs, configs, cache, rows, target, method)
+    maps, table = _explain(runs, configs, cache, rows, target, method)
     originals = [in_radiographs(of_run, rows, cache.size) for of_run in maps]
     pictures = [_shown(_windowed(grey, row)) for grey, row in zip(greys, rows.itertuples(), strict=True)]
-    shown = [[_shown(cam) for cam in of_run] for of_run in originals]
-    _write(pictures, rows, shown, configs, tables, target, method, _of_phantoms(runs), out)
+    said = _explanations(configs, [[_shown(cam) for cam in of_run] for of_run in originals], table)
+    _write(_hands(pictures, rows), said, table, target, method, _of_phantoms(runs), out)
     return originals
 
 
@@ -171,8 +192,8 @@ def _of_phantoms(runs: list[Path]) -> bool:
 
 def _explain(
     runs, configs, cache: Cache, rows: pd.DataFrame, target: str, method: str
-) -> tuple[list[np.ndarray], list[pd.DataFrame]]:
-    """For each run the maps, (images, size, size), and the rows of the table."""
+) -> tuple[list[np.ndarray], pd.DataFrame]:
+    """For each run the maps, (images, size, size); and the table, whose rows are sorted by run."""
     if method not in METHODS:
         raise BoneageError(f"a method is one of {', '.join(METHODS)}. Received: {method!r}")
     all_maps, tables = [], []
@@ -193,7 +214,7 @@ def _explain(
         ]
         all_maps.append(maps)
         tables.append(table)
-    return all_maps, tables
+    return all_maps, pd.concat(tables, ignore_index=True)
 
 
 def energy_inside(cam: np.ndarray, row, square: int) -> float:
@@ -211,26 +232,37 @@ def _matrix(row) -> np.ndarray:
     return np.array([[row.m00, row.m01, row.m02], [row.m10, row.m11, row.m12]])
 
 
-def _write(pictures, rows, maps, configs, tables, target: str, method: str, phantom: bool, out: Path) -> None:
-    hands = [
+def _hands(pictures: list[np.ndarray], rows: pd.DataFrame) -> list[figures.Hand]:
+    return [
         figures.Hand(row.id, picture, row.male, None if np.isnan(row.months) else row.months)
         for picture, row in zip(pictures, rows.itertuples(), strict=True)
     ]
+
+
+def _explanations(configs: list[TrainConfig], maps, table: pd.DataFrame) -> list[figures.Explanation]:
+    """What each run says, by its rows of the table; runs of one backbone go by the runs' names."""
     backbones = [config.backbone for config in configs]
-    twice = len(set(backbones)) < len(backbones)
-    explanations = [
-        figures.Explanation(
-            f"{config.backbone} {config.run_name}" if twice else config.backbone,
-            config.backbone,
-            list(of_run),
-            table["predicted_months"].to_numpy() if "predicted_months" in table else None,
-            table[list(GROUP_COLUMNS)].to_numpy() if GROUP_COLUMNS[0] in table else None,
-            table["sex_effect_months"].to_numpy() if "sex_effect_months" in table else None,
+    said = []
+    for k, (config, of_run) in enumerate(zip(configs, maps, strict=True)):
+        part = table.iloc[k * len(of_run) : (k + 1) * len(of_run)].dropna(axis="columns", how="all")
+        months, groups, sex = ("predicted_months", list(GROUP_COLUMNS), "sex_effect_months")
+        name = config.backbone if backbones.count(config.backbone) == 1 else config.run_name
+        said.append(
+            figures.Explanation(
+                name,
+                config.backbone,
+                list(of_run),
+                part[months].to_numpy() if months in part else None,
+                part[groups].to_numpy() if groups[0] in part else None,
+                part[sex].to_numpy() if sex in part else None,
+            )
         )
-        for config, of_run, table in zip(configs, maps, tables, strict=True)
-    ]
-    figures.save(figures.explain_figure(hands, explanations, target, phantom, METHODS[method].title), out)
-    write_csv(Path(out).with_suffix(".csv"), pd.concat(tables, ignore_index=True))
+    return said
+
+
+def _write(hands, said, table: pd.DataFrame, target: str, method: str, phantom: bool, out: Path) -> None:
+    figures.save(figures.explain_figure(hands, said, target, phantom, METHODS[method].title), out)
+    write_csv(Path(out).with_suffix(".csv"), table)
 
 
 def _read(file: Path) -> np.ndarray:

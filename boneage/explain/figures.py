@@ -12,11 +12,14 @@ from boneage.labels import GROUP_EDGES, GROUPS, MAX_MONTHS, MONTHS_PER_YEAR, SEX
 from boneage.paths import atomic
 
 CONTOUR = 0.5  # of the map's maximum: outlined, so that grey print shows it too
+FEW = 2  # models at most whose line of ages stands below the pictures, two hands in a row
 # Inches. Every place in the figure is computed from these: an automatic layout gives way where titles are long.
-WIDTH, SIDE, PICTURES = 9.0, 2.0, 6.4  # of the figure; of a picture at most; of all pictures of a row at most
-GAP, TITLE_LINE, LANE, FOOT = 0.07, 0.135, 0.33, 0.85  # LANE: a model's height on the line of ages
+WIDTH, SIDE, PICTURES = 9.0, 2.1, 6.4  # of the figure; of a picture at most; of all pictures left of a line of ages
+GAP, TITLE_LINE, LANE, FOOT = 0.07, 0.135, 0.27, 0.85  # LANE: a model's height on the line of ages
+NUMBERS = 0.4  # below a line of ages: its numbers and unit
 TALLEST = 1.6  # height by width of the room for a picture, at most
 REFERENCE = {"color": "black", "lw": 1.4, "ls": (0, (3, 1.5)), "zorder": 3}
+VECTOR = (".pdf", ".svg")
 CAPTIONS = {"older": "what pushes the estimate up", "younger": "what pushes the estimate down"}
 
 
@@ -77,19 +80,22 @@ def explain_figure(
 ):
     """The same hands across models.
 
-    One row a hand: its radiograph, one overlay a model, and a line of ages from 0 to 20 years with the reference and
+    A block a hand: its radiograph, one overlay a model, and a line of ages from 0 to 20 years with the reference and
     one lane a model: predicted age as given and with the other sex, and the probability of each age group as shade.
+    Of one or two models the line stands below the pictures and two blocks stand in a row; of more, to their right.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    columns = 1 + len(explanations)
-    side = min(SIDE, PICTURES / columns - GAP)
+    columns, below = 1 + len(explanations), len(explanations) <= FEW
+    blocks = 2 if below else 1
+    side = min(SIDE, (WIDTH / 2 - 2 * GAP if below else PICTURES) / columns - GAP)
     talls = [side * min(TALLEST, hand.image.shape[0] / hand.image.shape[1]) for hand in hands]
     lanes = LANE * len(explanations) + 0.1
     titles = TITLE_LINE * (3 if any(e.sex_effect is not None for e in explanations) else 2) + 0.05
-    rows = [titles + max(tall, lanes + 0.4) + 2 * GAP for tall in talls]  # 0.4: the axis' numbers and unit
+    needs = [(tall + lanes + NUMBERS if below else max(tall, lanes + NUMBERS)) for tall in talls]
+    rows = [titles + max(needs[i : i + blocks]) + 2 * GAP for i in range(0, len(hands), blocks)]
     height = sum(rows) + FOOT
     figure, axes = style.new_figure(WIDTH, height, nrows=len(hands), ncols=columns + 1, squeeze=False)
     figure.set_layout_engine("none")
@@ -98,29 +104,37 @@ def explain_figure(
         ax.set_position((left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height))
 
     for i, (hand, tall, (*pictures, ages)) in enumerate(zip(hands, talls, axes, strict=True)):
-        top = sum(rows[:i]) + titles + GAP
+        row, block = divmod(i, blocks)
+        top, left = sum(rows[:row]) + titles + GAP, GAP + block * WIDTH / blocks
         for k, ax in enumerate(pictures):
-            place(ax, GAP + k * (side + GAP), top, side, tall)
+            place(ax, left + k * (side + GAP), top, side, tall)
         _picture(pictures[0], np.repeat(hand.image[..., None], 3, -1))
         _title(pictures[0], _about(hand), "black")
         for explanation, ax in zip(explanations, pictures[1:], strict=True):
             _picture(ax, overlay(hand.image, explanation.maps[i]), explanation.maps[i])
-            _title(ax, _says(explanation, i), _ink(explanation.backbone))
-        left = columns * (side + GAP) + 0.3
-        place(ages, left, top + max(0, (tall - lanes) / 2), WIDTH - left - 0.2, lanes)
+            _title(ax, _says(explanation, i, hand.reference), _ink(explanation.backbone))
+        end = left + columns * (side + GAP) - GAP
+        if below:
+            place(ages, left + GAP, top + tall, end - left - 2 * GAP, lanes)
+        else:
+            place(ages, end + 0.3, top + max(0, (tall - lanes) / 2), WIDTH - end - 0.5, lanes)
         age_line(ages, hand.reference, explanations, i)
-    axes[-1, -1].set_xlabel("bone age (years)", fontsize=8, labelpad=1)
+    for ages in axes[-blocks:, -1]:
+        ages.set_xlabel("bone age (years)", fontsize=8, labelpad=1)
     _foot(figure, f"{method}: {_caption(target)}", explanations, phantom)
     return figure
 
 
 def save(figure, path: Path, limit: int = 500_000) -> Path:
-    """Write a figure full of radiographs as PNG of at most `limit` bytes, as sharp as fits.
+    """Write a figure full of radiographs as PNG of at most `limit` bytes, as sharp as fits; or as .pdf or .svg, in
+    which words, lines and marks are vectors.
 
     Grey levels are rounded to 64: film grain, which nobody sees at this size, is most of what a PNG would store.
     """
     from matplotlib import rc_context
 
+    if Path(path).suffix in VECTOR:
+        return style.save(figure, path)
     for dpi in (150, 130, 115, 100, 80):
         drawn, small = io.BytesIO(), io.BytesIO()
         with rc_context(style.RC):
@@ -181,11 +195,12 @@ def _title(ax, text: str, colour) -> None:
 def _about(hand: Hand) -> str:
     lines = [f"{SEX_NAMES[hand.male]}, image {hand.name}"]
     if hand.reference is not None:
-        lines.append(f"ref. {years_and_months(hand.reference)} ({hand.reference:.0f} mo)")
+        lines.append(f"reference {years_and_months(hand.reference)}")
     return "\n".join(lines)
 
 
-def _says(explanation: Explanation, row: int) -> str:
+def _says(explanation: Explanation, row: int, reference: float | None) -> str:
+    """Model, answer with its error where the reference is known, else in months, and what sex adds."""
     if explanation.months is None:
         chances = explanation.groups[row]
         said = f"{GROUPS[chances.argmax()]} years ({chances.max():.0%})".replace("-", "\u2013")
@@ -193,7 +208,8 @@ def _says(explanation: Explanation, row: int) -> str:
         months = float(explanation.months[row])
         said = f"{months:.0f} mo"
         if 0 <= months <= MAX_MONTHS:
-            said = f"{years_and_months(months)} ({said})"
+            error = said if reference is None else f"{round(months - reference):+d} mo".replace("-", "\u2212")
+            said = f"{years_and_months(months)} ({error})"
     lines = [explanation.name, said]
     if explanation.sex_effect is not None:
         lines.append(f"sex input: {explanation.sex_effect[row]:+.1f} mo".replace("-", "\u2212"))
@@ -228,11 +244,13 @@ def _foot(figure, caption: str, explanations: list[Explanation], phantom: bool) 
     from matplotlib.patches import Patch
 
     inch = 1 / figure.get_figheight()
-    bar = figure.add_axes((0.045, 0.61 * inch, 0.11, 0.1 * inch))
+    bar = figure.add_axes((0.03, 0.61 * inch, 0.13, 0.1 * inch))
     figure.colorbar(ScalarMappable(cmap=heatmap()), cax=bar, orientation="horizontal", ticks=[])
-    for x, word, side in ((0.04, "low", "right"), (0.16, "high", "left")):
+    bar.axvline(CONTOUR, color="white", lw=1)
+    for x, word, side in ((0.025, "0", "right"), (0.165, "1", "left")):
         figure.text(x, 0.66 * inch, word, fontsize=8, ha=side, va="center")
-    figure.text(0.205, 0.66 * inch, caption, fontsize=8, va="center")
+    words = f"share of a map's own maximum, white: half of it   |   {caption}"
+    figure.text(0.19, 0.66 * inch, words, fontsize=8, va="center")
     marks = [
         Line2D([], [], marker="D", ls="", ms=6, mfc="grey", mec="white", label="predicted"),
         Line2D([], [], **REFERENCE, label="reference"),
@@ -246,7 +264,7 @@ def _foot(figure, caption: str, explanations: list[Explanation], phantom: bool) 
         handles=marks, fontsize=8, ncols=len(marks), loc="center left", bbox_to_anchor=(0.008, 0.4 * inch),
         frameon=False, handletextpad=0.5, columnspacing=1.6, borderaxespad=0, borderpad=0,
     )  # fmt: skip
-    note = "White outline: half of a map's maximum. Research use only; not a medical device."
+    note = "In brackets: error in months. Research use only; not a medical device."
     figure.text(0.01, 0.1 * inch, note, fontsize=8, va="bottom", color="#555555")
     if phantom:
         style.mark_phantom(figure)

@@ -76,7 +76,7 @@ class Answer:
     model
         "EfficientNetB0/joint".
     older, younger
-        (H, W) float32, 0..1: Grad-CAM toward older and toward younger, in the frame of the image that came in, its
+        (H, W) float32, 0..1: Grad-CAM++ toward older and toward younger, in the frame of the image that came in, its
         longer side shrunk to `predictor.SHOWN` px at most; zeros where no maps were asked for.
     radiograph
         (H, W) uint8: the windowed picture in that same frame, bone bright.

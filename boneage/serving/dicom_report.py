@@ -192,7 +192,7 @@ def _picture(source: Dataset, answer: Answer) -> hd.sc.SCImage:
     )
     picture.PatientOrientation = None  # two panels and text: no single orientation holds
     picture.ConversionType = "WSD"  # from a workstation
-    picture.DerivationDescription = f"Grad-CAM of {answer.model} laid over the radiograph"
+    picture.DerivationDescription = f"Grad-CAM++ of {answer.model} laid over the radiograph"
     picture.DerivationCodeSequence = [sr.CodedConcept.from_code(codes.DCM.GradientWeightedClassActivation)]
     origin = Dataset()
     origin.ReferencedSOPClassUID, origin.ReferencedSOPInstanceUID = place.SOPClassUID, place.SOPInstanceUID

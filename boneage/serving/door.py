@@ -14,7 +14,7 @@ from boneage.labels import MONTHS_PER_YEAR
 from boneage.serving.answer import ImageFacts, Refused
 
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 25_000_000  # the largest flat detectors have 15 million; decoding takes up to 30 bytes a pixel
+MAX_PIXELS = 16_000_000  # the largest flat detectors have 15 million; decoding takes up to 40 bytes a pixel
 OTHER_BODY_PARTS = (
     "ABDOMEN", "ANKLE", "BREAST", "CHEST", "ELBOW", "FOOT", "HEAD", "HEART", "HIP", "KNEE", "NECK", "PELVIS",
     "SHOULDER", "SKULL", "SPINE", "THORAX",

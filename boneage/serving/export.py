@@ -1,19 +1,20 @@
-"""A trained model as one ONNX file that runs without TensorFlow: preprocessing, heads and Grad-CAM maps in one graph.
+"""A trained model as one file that runs without TensorFlow: preprocessing, heads and Grad-CAM maps in one graph.
 
-Inputs are `image` (B, S, S, 1), grey 0..255, and `sex` (B, 1), male = 1; both float32. Outputs, float32:
+ONNX is what `boneage.serving.Predictor` runs; LiteRT (`boneage.serving.litert`) is for phones and small machines, and
+takes one image at a time. Inputs are `image` (B, S, S, 1), grey 0..255, and `sex` (B, 1), male = 1; both float32.
+Outputs, float32:
 
     months        (B, 1)
     months_other  (B, 1)      months, had the other sex been given
     groups        (B, 4)      where the model has that head
-    cam_older     (B, h, w)   Grad-CAM toward older, as `boneage.explain.maps.weighted_map` gives it: not normalised
+    cam_older     (B, h, w)   Grad-CAM++ toward older, as `boneage.explain.maps.weighted_map` gives it: not normalised
     cam_younger   (B, h, w)   toward younger
     pooled        (B, C)      the features that the head sees, by which foreign pictures are told
 
 The maps need no gradient at run time. Between the feature map A and the months lie an average over h w cells, one dense
 layer with ReLU, h = relu(W1 [pooled, sex] + b1), and one linear one: so d months / d A = W1 (w2 1[h > 0]) / (h w), the
-same in every cell, which is Grad-CAM's channel weight.
-
-LiteRT is left out: its runtime is a second one to pin, test and ship, and ONNX Runtime meets the targets alone.
+same in every cell: Grad-CAM's channel weight. Grad-CAM++ averages its positive part with weights that are then the
+same in every cell too, so that the positive part itself is the channel weight.
 """
 
 import logging
@@ -32,14 +33,17 @@ from boneage.config import TrainConfig
 from boneage.data.cache import open_or_prepare
 from boneage.errors import BoneageError
 from boneage.evaluation.run_files import read_split
-from boneage.explain.gradcam import GradCAM
-from boneage.explain.maps import channel_weights, weighted_map
+from boneage.explain.gradcam import GradCAMPlusPlus
+from boneage.explain.maps import weighted_map
 from boneage.models.build import FEATURE_MAP, HEAD_PREFIX
 from boneage.models.predict import inputs_of
 from boneage.models.weights import load_model
 from boneage.paths import atomic
+from boneage.serving import litert
 from boneage.serving.shelf import digest
 
+FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+MAPS = {"cam_older": 1, "cam_younger": -1}  # and the sign of the question
 OPSET = 18
 PARITY_IMAGES = 100
 MAX_MONTHS_APART = 0.05
@@ -47,8 +51,8 @@ MIN_CORRELATION = 0.999
 MIN_SHRUNK = 256  # elements: smaller arrays are not worth two nodes
 
 
-def export(run: Path, data: str | Path, images: int = PARITY_IMAGES) -> dict[str, float]:
-    """Write `model.onnx` into a run's folder, if it agrees with the Keras model on holdout images.
+def export(run: Path, data: str | Path, kind: str = "onnx", images: int = PARITY_IMAGES) -> dict[str, float]:
+    """Write `model.onnx` or `model.tflite` into a run's folder, if it agrees with the Keras model on holdout images.
 
     Parameters
     ----------
@@ -56,6 +60,8 @@ def export(run: Path, data: str | Path, images: int = PARITY_IMAGES) -> dict[str
         A finished run with a months output.
     data
         The images that the run was trained on: their folder or a cache of it.
+    kind
+        Of `FILES`: "onnx" or "litert".
     images
         How many holdout images to compare on.
 
@@ -70,22 +76,29 @@ def export(run: Path, data: str | Path, images: int = PARITY_IMAGES) -> dict[str
         No such model, one without months, another Keras backend than TensorFlow, or an export that disagrees: then no
         file is left behind, and an older one stays as it was.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise BoneageError("only the TensorFlow backend can export; set KERAS_BACKEND=tensorflow")
     run = Path(run)
     model = as_float32(load_model(run / "model.keras"))
     config, split = TrainConfig.load(run / "config.json"), read_split(run)
     cache = open_or_prepare(data, config.size, config.frame)
     rows = cache.rows(split["id"][split["set"] == "holdout"].head(images))
     inputs = inputs_of(cache, rows, config.size)
-    with atomic(run / "model.onnx") as part:
-        graph = to_onnx(model, config.size)
-        facts = {
-            "boneage": __version__,
-            "run": f"{run.resolve().parent.name}/{run.resolve().name}",
-            "source": digest(run),
-        }
-        helper.set_model_props(graph, facts)
-        part.write_bytes(shrink(graph).SerializeToString())
-        found = parity(part, model, inputs["image"], inputs["sex"])
+    with atomic(run / FILES[kind]) as part:
+        if kind == "litert":
+            part.write_bytes(litert.convert(forward(model), model.variables, config.size))
+            answer = litert.load(part)
+        else:
+            graph = to_onnx(model, config.size)
+            facts = {
+                "boneage": __version__,
+                "run": f"{run.resolve().parent.name}/{run.resolve().name}",
+                "source": digest(run),
+            }
+            helper.set_model_props(graph, facts)
+            part.write_bytes(shrink(graph).SerializeToString())
+            answer = load(part)
+        found = parity(answer, model, inputs["image"], inputs["sex"])
         if not (found["months_apart"] <= MAX_MONTHS_APART and found["correlation"] > MIN_CORRELATION):
             raise BoneageError(
                 f"the export of {run} disagrees with its model and is not kept: on {len(rows)} images up to "
@@ -135,8 +148,9 @@ def forward(model: keras.Model) -> Callable:
         answers = head([found, sex], training=False)
         alive = ops.cast(answers.pop("hidden") > 0, "float32")
         weights = ops.matmul(alive * per_hidden, into_hidden) / (found.shape[1] * found.shape[2])
-        signed = ops.sum(found * weights[:, None, None, :], axis=-1)
-        answers |= {"cam_older": ops.relu(signed), "cam_younger": ops.relu(-signed)}
+        for name, sign in MAPS.items():
+            positive = ops.relu(sign * weights)[:, None, None, :]
+            answers[name] = ops.relu(ops.sum(found * positive, axis=-1))
         return answers | {"months_other": head([found, 1 - sex], training=False)["months"]}
 
     return run
@@ -144,8 +158,6 @@ def forward(model: keras.Model) -> Callable:
 
 def to_onnx(model: keras.Model, size: int) -> onnx.ModelProto:
     """The graph of `forward` for images of `size` px, any number at a time."""
-    if keras.backend.backend() != "tensorflow":
-        raise BoneageError("only the TensorFlow backend can export; set KERAS_BACKEND=tensorflow")
     import tensorflow as tf
     import tf2onnx
 
@@ -195,11 +207,20 @@ def shrink(graph: onnx.ModelProto) -> onnx.ModelProto:
     return graph
 
 
-def parity(path: Path, model: keras.Model, images: np.ndarray, sex: np.ndarray) -> dict[str, float]:
-    """Run an export beside the Keras model and `boneage.explain.gradcam`.
+def load(path: Path) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """From `image` and `sex` to outputs by name, under ONNX Runtime."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda image, sex: dict(zip(names, session.run(names, {"image": image, "sex": sex}), strict=True))
+
+
+def parity(answer: Callable, model: keras.Model, images: np.ndarray, sex: np.ndarray) -> dict[str, float]:
+    """Run an export beside the Keras model and `boneage.explain.gradcam`, whose maps come from gradients.
 
     Parameters
     ----------
+    answer
+        What `load` gives.
     images, sex
         (B, S, S, 1) and (B, 1), float32.
 
@@ -209,16 +230,17 @@ def parity(path: Path, model: keras.Model, images: np.ndarray, sex: np.ndarray) 
         `months_apart`, the largest difference; `correlation`, the lowest of any map that is not zero everywhere (1
         where all are); `images`, how many.
     """
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    answers = [session.run(names, {"image": i[None], "sex": s[None]}) for i, s in zip(images, sex, strict=True)]
-    ours = {name: np.concatenate(values) for name, *values in zip(names, *answers, strict=True)}
-    features, gradients, outputs = GradCAM(model).gradients(images, sex, "older")
-    weights = channel_weights(gradients)
+    answers = [answer(i[None], s[None]) for i, s in zip(images, sex, strict=True)]
+    ours = {name: np.concatenate([a[name] for a in answers]) for name in answers[0]}
+    features, gradients, outputs = GradCAMPlusPlus(model).gradients(images, sex, "older")
     pairs = [
         (mine.ravel(), theirs.ravel())
-        for name, sign in (("cam_older", 1), ("cam_younger", -1))
-        for mine, theirs in zip(ours[name], weighted_map(features, sign * weights), strict=True)
+        for name, sign in MAPS.items()
+        for mine, theirs in zip(
+            ours[name],
+            weighted_map(features, GradCAMPlusPlus.weights(features, sign * gradients)),
+            strict=True,
+        )
         if theirs.any()
     ]
     return {

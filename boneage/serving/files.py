@@ -1,15 +1,16 @@
 """Radiograph files to answers and reports of them: what `boneage predict` does."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import cv2
-import pandas as pd
 
 from boneage.data.decode import read_bytes
 from boneage.errors import BoneageError
 from boneage.labels import GROUP_COLUMNS, GROUPS, SEX_NAMES
-from boneage.paths import atomic, write_csv
+from boneage.paths import atomic, write_text
 from boneage.serving.answer import NOTICE, Answer, words
 from boneage.serving.predictor import Predictor
 
@@ -72,21 +73,22 @@ def as_json(answers: Answers) -> str:
 
 def save_csv(answers: Answers, path: Path) -> None:
     """A row a file: `file`, `male`, `predicted_months`, `low`, `high`, `p_0_5` .. `p_15_20`, `model`, `warnings`
-    (their codes), `error`.
+    (their codes), `error`; six significant digits.
     """
-    rows = []
+    columns = ["file", "male", "predicted_months", "low", "high", *GROUP_COLUMNS, "model", "warnings", "error"]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
     for file, answer in answers.items():
         if isinstance(answer, BoneageError):
-            rows.append({"file": file, "error": str(answer)})
+            table.writerow({"file": file, "error": str(answer)})
             continue
-        groups = {column: answer.groups.get(group) for column, group in zip(GROUP_COLUMNS, GROUPS, strict=True)}
-        rows.append(
-            {"file": file, "male": int(answer.male), "predicted_months": answer.months, "low": answer.low,
-             "high": answer.high, **groups, "model": answer.model,
-             "warnings": " ".join(warning.code for warning in answer.warnings)}
-        )  # fmt: skip
-    columns = ["file", "male", "predicted_months", "low", "high", *GROUP_COLUMNS, "model", "warnings", "error"]
-    write_csv(path, pd.DataFrame(rows, columns=columns).astype({"male": "Int64"}))
+        numbers = {"predicted_months": answer.months, "low": answer.low, "high": answer.high}
+        numbers |= {c: answer.groups[g] for c, g in zip(GROUP_COLUMNS, GROUPS, strict=True) if g in answer.groups}
+        codes = " ".join(warning.code for warning in answer.warnings)
+        row = {"file": file, "male": int(answer.male), "model": answer.model, "warnings": codes}
+        table.writerow(row | {name: f"{number:.6g}" for name, number in numbers.items()})
+    write_text(path, text.getvalue())
 
 
 def save_overlays(answers: Answers, folder: Path) -> list[Path]:

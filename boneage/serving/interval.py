@@ -3,17 +3,21 @@
 Vovk, Gammerman & Shafer 2005; by category ("Mondrian") of the predicted age group, so that each of them is covered.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
 
 from boneage.errors import BoneageError
 from boneage.labels import GROUPS, SEX_NAMES, age_group
+
+if TYPE_CHECKING:  # fitting takes pandas' tables; an answer does without
+    import pandas as pd
 
 LEVEL = 0.9
 MIN_IMAGES = 40  # an age group with fewer takes the half-width of all: the ninth decile of few is a guess
 
 
-def half_widths(validation: pd.DataFrame) -> tuple[float, ...]:
+def half_widths(validation: "pd.DataFrame") -> tuple[float, ...]:
     """Half the interval's width in months, for a prediction in each of `boneage.labels.GROUPS`.
 
     The ceil((n + 1) 0.9)-th smallest absolute residual: a new image of the same kind is covered with a chance of at
@@ -43,7 +47,7 @@ def interval(months: float, widths: tuple[float, ...]) -> tuple[float, float]:
     return max(0.0, months - half), months + half
 
 
-def coverage(holdout: pd.DataFrame, widths: tuple[float, ...]) -> pd.DataFrame:
+def coverage(holdout: "pd.DataFrame", widths: tuple[float, ...]) -> "pd.DataFrame":
     """How many references of a predictions table lie in their intervals.
 
     Returns
@@ -51,6 +55,8 @@ def coverage(holdout: pd.DataFrame, widths: tuple[float, ...]) -> pd.DataFrame:
     DataFrame
         `by` ("all", "sex", "age group"), `value`, `n`, `covered` (share), `width` (mean, months).
     """
+    import pandas as pd
+
     half = np.take(widths, age_group(holdout["predicted_months"]))
     inside = (holdout["reference_months"] - holdout["predicted_months"]).abs().to_numpy() <= half
     kinds = {

@@ -1,17 +1,42 @@
 """The models on the shelf: finished runs, which of them are exported, and which is best."""
 
+import csv
 import hashlib
 import json
 import os
+from dataclasses import astuple, dataclass
 from pathlib import Path
-
-import pandas as pd
 
 import boneage
 from boneage.errors import BoneageError
 from boneage.paths import outputs_root
 
-COLUMNS = ["model", "validation_mae", "holdout_mae", "exported", "megabytes", "folder"]
+
+@dataclass(frozen=True)
+class Shelved:
+    """A finished run with a months output.
+
+    Attributes
+    ----------
+    model
+        "EfficientNetB0/joint".
+    validation_mae, holdout_mae
+        Months; `holdout_mae` is None where it was not predicted.
+    megabytes
+        Of the export; None without one.
+    folder
+        The run's.
+    """
+
+    model: str
+    validation_mae: float
+    holdout_mae: float | None
+    megabytes: float | None
+    folder: Path
+
+    @property
+    def exported(self) -> bool:
+        return self.megabytes is not None
 
 
 def shelf_root() -> Path:
@@ -20,37 +45,31 @@ def shelf_root() -> Path:
     return usual if usual.is_dir() or "BONEAGE_OUTPUTS" in os.environ else Path(boneage.__file__).parents[1] / "outputs"
 
 
-def shipped(outputs: Path | None = None) -> pd.DataFrame:
-    """The finished runs with a months output below `outputs`, the best first.
-
-    Returns
-    -------
-    DataFrame
-        `model` ("EfficientNetB0/joint"), `validation_mae` and `holdout_mae` (months, NaN where not predicted),
-        `exported` (bool), `megabytes` (of the export, NaN without), `folder`.
-    """
-    rows = []
+def shipped(outputs: Path | None = None) -> list[Shelved]:
+    """The finished runs with a months output below `outputs`, the best first."""
+    found = []
     for folder in sorted(p.parent for p in Path(outputs or shelf_root()).glob("*/*/run.json")):
         validation = _mae(folder / "predictions_validation.csv")
         if validation is not None:
             export = folder / "model.onnx"
             size = export.stat().st_size / 1e6 if export.is_file() else None
             holdout = _mae(folder / "predictions_holdout.csv")
-            rows.append(
-                (f"{folder.parent.name}/{folder.name}", validation, holdout, size is not None, size, str(folder))
-            )
-    table = pd.DataFrame(rows, columns=COLUMNS).astype({"holdout_mae": float, "megabytes": float, "exported": bool})
-    return table.sort_values("validation_mae", ignore_index=True)
+            found.append(Shelved(f"{folder.parent.name}/{folder.name}", validation, holdout, size, folder))
+    return sorted(found, key=lambda run: run.validation_mae)
 
 
 def describe(outputs: Path | None = None) -> str:
     """`shipped` as a table to read."""
-    table = shipped(outputs)
-    if table.empty:
+    runs = shipped(outputs)
+    if not runs:
         return f"no finished run in {outputs or shelf_root()}; train one with `boneage train`"
-    said = [_said(Path(row.folder)) if row.exported else "no" for row in table.itertuples()]
-    shown = table.drop(columns="folder").assign(exported=said)
-    return shown.to_string(index=False, float_format=lambda value: f"{value:.2f}", na_rep="-")
+    rows = [("model", "validation_mae", "holdout_mae", "megabytes", "exported")]
+    for run in runs:
+        *values, folder = astuple(run)
+        shown = ("-" if v is None else v if isinstance(v, str) else f"{v:.2f}" for v in values)
+        rows.append((*shown, _said(folder) if run.exported else "no"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def digest(run: Path) -> str:
@@ -68,12 +87,15 @@ def _said(run: Path) -> str:
 
 
 def _mae(path: Path) -> float | None:
+    """Mean absolute error in months of a predictions table; None where there is none, or it tells no months."""
     if not path.is_file():
         return None
-    table = pd.read_csv(path, usecols=lambda name: name in ("reference_months", "predicted_months"))
-    if not {"reference_months", "predicted_months"} <= set(table):
-        return None
-    return float((table["reference_months"] - table["predicted_months"]).abs().mean())
+    with path.open(encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        if not {"reference_months", "predicted_months"} <= set(table.fieldnames or ()):
+            return None
+        errors = [abs(float(row["reference_months"]) - float(row["predicted_months"])) for row in table]
+    return sum(errors) / len(errors) if errors else None
 
 
 def locate_run(run: str | Path | None) -> Path:
@@ -87,16 +109,14 @@ def locate_run(run: str | Path | None) -> Path:
     if run is not None and (Path(run) / "run.json").is_file():
         return Path(run).resolve()
     outputs = shelf_root()
-    table = shipped(outputs)
+    runs = shipped(outputs)
     wanted = "" if run is None else str(run).strip("/")
-    found = table[[wanted in ("", name, name.split("/")[0]) for name in table["model"]]]
-    if found.empty:
-        known = ", ".join(table["model"]) or f"none in {outputs}"
+    found = [r for r in runs if wanted in ("", r.model, r.model.split("/")[0])]
+    if not found:
+        known = ", ".join(r.model for r in runs) or f"none in {outputs}"
         raise BoneageError(f"no model {wanted!r}; known: {known}" if wanted else f"no finished run in {outputs}")
-    ready = found[found["exported"]]
-    if ready.empty:
-        first = found["folder"].iloc[0]
-        raise BoneageError(
-            f"no exported model among {', '.join(found['model'])}; run `boneage export {first} --data DIR`"
-        )
-    return Path(ready["folder"].iloc[0]).resolve()
+    ready = [r.folder for r in found if r.exported]
+    if not ready:
+        names = ", ".join(r.model for r in found)
+        raise BoneageError(f"no exported model among {names}; run `boneage export {found[0].folder} --data DIR`")
+    return ready[0].resolve()

@@ -1,0 +1,171 @@
+"""`make fuzz`: 10,000 spoilt files through the door and the HTTP API. Each is answered or refused; nothing breaks.
+
+The model is the best that is shipped. Files run in processes of their own, one after the other, so that a decoder that
+crashes or hangs is counted and stops nothing; what breaks is kept in `cache/fuzz/`. Peak memory is that of such a
+process: decoders, model and web application. Results: benchmarks/fuzz.json.
+"""
+
+import contextlib
+import io
+import json
+import math
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from fuzz_files import largest, spoilt
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from tqdm import tqdm
+
+from boneage.paths import write_text
+from boneage.serving import Predictor, Refused, door
+from boneage.web.app import create_app
+from boneage.web.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+RESULT, KEPT = ROOT / "benchmarks" / "fuzz.json", ROOT / "cache" / "fuzz"
+MOST_MEMORY = 1000  # MB
+BATCH = 500  # inputs of one process
+WORK = "work"
+PATIENCE = 600  # seconds without a word after which a process hangs; cores may be shared
+GOOD_FORM = {"sex": "male", "chronological_age_months": "100"}
+FORMS = st.sampled_from([GOOD_FORM] * 6 + [{"sex": "female"}, {}]) | st.fixed_dictionaries(
+    {},
+    optional={
+        "sex": st.sampled_from(["male", "female", "", "O", "male\0"]),
+        "chronological_age_months": st.sampled_from(["100", "-1", "240.001", "1e999", "nan", "0x10", ""]),
+    },
+)
+
+
+def application(predictor):
+    """A client of the web application that no rate limits."""
+    return create_app(predictor, Settings(per_minute=1e9, burst=10**9)).test_client()
+
+
+def outcome(client, data: bytes, form: dict[str, str]) -> str:
+    """What comes of a file: "answered", or the code of a refusal.
+
+    Raises
+    ------
+    AssertionError
+        Anything else than a sound answer or a clear refusal.
+    """
+    if door.kind_of(data) == "unknown":  # the web turns these away before the door; the command line does not
+        with contextlib.suppress(Refused):
+            door.enter(data)
+    response = client.post("/api/v1/predictions", data={"image": (io.BytesIO(data), "hand"), **form})
+    told = response.get_json()
+    if response.status_code == 200:
+        assert all(math.isfinite(told[name]) for name in ("low", "months", "high"))
+        assert 0 <= told["low"] <= told["months"] <= told["high"]
+        return "answered"
+    assert response.status_code in (413, 415, 422), f"status {response.status_code}"
+    assert response.mimetype == "application/problem+json"
+    assert told["detail"]
+    return told["code"]
+
+
+@click.command()
+@click.option("--inputs", default=10_000, show_default=True)
+@click.option("--seed", "first", default=0, show_default=True, help="Of the first process; the next has the next.")
+@click.option("--model", metavar="RUN", help="Backbone or run folder.  [default: the best shipped]")
+def main(inputs: int, first: int, model: str | None) -> None:
+    """Spoil files, ask for answers, count what comes; exit code 1 when anything breaks."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    large = {}
+    for name, data in tqdm(largest(door.MAX_PIXELS).items(), desc="largest", unit="file"):
+        (KEPT / "large").write_bytes(data)
+        large[name] = next(_process(KEPT / "large", model))
+    counts, peaks, number = Counter(), [], first
+    with tqdm(total=inputs, unit="file") as bar:
+        while counts.total() < inputs:
+            for said, peak in _process(number, model, min(BATCH, inputs - counts.total())):
+                counts[said] += 1
+                peaks.append(peak)
+                bar.update()
+            number += 1
+    highest = max(peaks)
+    broken = sum(n for said, n in counts.items() if said.startswith("broken"))
+    broken += sum(said.startswith("broken") for said, _ in large.values())
+    document = {
+        "inputs": counts.total(), "seed": first, "broken": broken, "outcomes": dict(counts.most_common()),
+        "peak_megabytes": round(highest), "peak_against_first": round(highest / peaks[0], 2),
+        "largest": {name: {"outcome": said, "peak_megabytes": round(peak)} for name, (said, peak) in large.items()},
+    }  # fmt: skip
+    write_text(RESULT, json.dumps(document, indent=1) + "\n")
+    click.echo(RESULT.read_text())
+    sys.exit(bool(broken))
+
+
+def _process(source: Path | int, model: str | None, count: int = 1) -> Iterator[tuple[str, float]]:
+    """Outcome and peak memory (MB) so far of each input of a process; a crash or a hang is the outcome of the last.
+
+    The source is a file, or the seed of `count` spoilt ones.
+    """
+    command = [sys.executable, __file__, WORK, str(source), str(count), model or ""]
+    last = 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        watch = threading.Timer(PATIENCE, process.kill)
+        watch.start()
+        for line in process.stdout:
+            watch.cancel()
+            said, _, peak = line.rstrip("\n").rpartition("\t")
+            last = float(peak)
+            yield (said if last <= MOST_MEMORY else f"broken: {last:.0f} MB"), last
+            watch = threading.Timer(PATIENCE, process.kill)
+            watch.start()
+        watch.cancel()
+    if process.returncode:
+        _keep("died")
+        yield f"broken: exit code {process.returncode}", last
+
+
+def _keep(why: str) -> None:
+    """Put the input at work aside, to look at."""
+    (KEPT / "now").replace(KEPT / f"{why}-{len(list(KEPT.iterdir()))}")
+
+
+def work(source: str, count: int, model: str | None) -> None:
+    """What a process of `_process` does: an input, a line."""
+    client = application(Predictor(model))
+
+    def one(data: bytes, form: dict[str, str]) -> None:
+        (KEPT / "now").write_bytes(data)
+        try:
+            said = outcome(client, data, form)
+        except Exception as error:
+            said = f"broken: {type(error).__name__} {error}".splitlines()[0]
+            _keep("broken")
+        print(f"{said}\t{_peak():.1f}", flush=True)
+
+    if source.isdigit():
+        drawn = given(spoilt(), FORMS)(one)
+        limits = settings(
+            max_examples=count,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        seed(int(source))(limits(drawn))()
+    else:
+        one(Path(source).read_bytes(), GOOD_FORM)
+
+
+def _peak() -> float:
+    """The most memory that this process has held, MB."""
+    (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [WORK]:
+        work(sys.argv[2], int(sys.argv[3]), sys.argv[4] or None)
+    else:
+        main()
