@@ -19,8 +19,9 @@ from boneage.data.decode import decode_grey
 from boneage.data.hand import Hand
 from boneage.data.phantom import render
 from boneage.errors import BoneageError
-from boneage.explain.gradcam import GradCAM
+from boneage.explain import DEFAULT_METHOD
 from boneage.explain.maps import to_original
+from boneage.explain.methods import METHODS
 from boneage.models.weights import load_model
 from boneage.serving import Answer, ImageFacts, Predictor, Refused, door
 from boneage.serving.answer import words
@@ -103,15 +104,15 @@ def test_two_threads_get_what_one_gets(predictor, film):
 # -- maps
 
 
-def test_maps_lie_on_the_image_as_grad_cam_lays_them(predictor, film, exported, holdout, phantom_cache):  # noqa: F811
+def test_maps_lie_on_the_image_as_the_default_method_lays_them(predictor, film, exported, holdout, phantom_cache):  # noqa: F811
     answer = predictor(*film)
     row = phantom_cache.rows([holdout["id"].iloc[0]]).iloc[0]
     square = phantom_cache.images[row["row"]]
     image = cv2.resize(square, (32, 32), interpolation=cv2.INTER_AREA)[None]
     matrix = row[["m00", "m01", "m02", "m10", "m11", "m12"]].to_numpy(float).reshape(2, 3)
-    gradcam = GradCAM(load_model(exported / "model.keras"))
+    method = METHODS[DEFAULT_METHOD](load_model(exported / "model.keras"))
     for direction in ("older", "younger"):
-        cam = gradcam(image, [[film[1]]], direction)[0][0]
+        cam = method(image, [[film[1]]], direction)[0][0]
         expected = to_original(cam, matrix, *answer.radiograph.shape, square=64)
         np.testing.assert_allclose(getattr(answer, direction), expected, atol=0.02)
 

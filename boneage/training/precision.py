@@ -95,7 +95,7 @@ def _seconds(precision: str, convolutions: Callable[[], list[layers.Layer]]) -> 
 
     model = build_under(precision, block)
     model.compile("sgd", "mse")
-    x, y = np.zeros((32, 32, 32, 32), "float32"), np.zeros((32, model.output.shape[-1]), "float32")
+    x, y = np.zeros((32, 32, 32, 32), "float32"), np.zeros((32, model.output_shape[-1]), "float32")
     times = []
     for _ in range(6):
         start = time.perf_counter()
