@@ -66,7 +66,7 @@ def learning_curves(runs: Runs) -> Figure:
         training, validation = history[_training_key(run)] * factor, history[key] * factor
         ax.plot(history["epoch"], training, color=GREY, linestyle="--", label="training")
         ax.plot(history["epoch"], validation, color=colour, marker="o", markersize=4, linewidth=2, label="validation")
-        best = history["score"].idxmin()
+        best = history.index[history["epoch"] == run.facts["best_epoch"]][0]  # of the last image size only
         ax.plot(
             history["epoch"][best],
             validation[best],

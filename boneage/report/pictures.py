@@ -95,16 +95,17 @@ def worst_cases(runs: Runs, cache: Cache) -> Figure:
     """The holdout images that `runs[0]` is furthest off on, the worst first, each with a line on why."""
     run = runs[0]
     why = worst.reasons(runs, cache)
-    rows = math.ceil(len(why) / WORST_COLUMNS)
-    figure, axes = style.new_figure(9, 2.6 * rows, nrows=rows, ncols=WORST_COLUMNS, squeeze=False)
+    below = [[f"image {name}", *wrap(text, LINE)] for name, text in why.items()]  # in the order of the pictures
+    longest = [max(map(len, below[i : i + WORST_COLUMNS])) for i in range(0, len(below), WORST_COLUMNS)]
+    rows, height = len(longest), sum(2.25 + 0.14 * lines for lines in longest)
+    figure, axes = style.new_figure(8.6, height, nrows=rows, ncols=WORST_COLUMNS, squeeze=False)
     figure.get_layout_engine().set(h_pad=0.02, w_pad=0.03, hspace=0, wspace=0)
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, (_, row) in zip(axes.flat, worst.worst(run).iterrows(), strict=False):
+    for ax, lines, (_, row) in zip(axes.flat, below, worst.worst(run).iterrows(), strict=False):
         _show(ax, cache, row)
         ax.set_title(ax.get_title(), fontsize=10, loc="left")
         ax.set_title("")
-        lines = [f"image {row['id']}", *wrap(why[row["id"]], LINE)]
         for text, size, down in ((_error(row), 10, -4), ("\n".join(lines), 8, -18)):
             ax.annotate(
                 text, (0, 0), (0, down), xycoords="axes fraction", textcoords="offset points", va="top", fontsize=size,
