@@ -75,9 +75,7 @@ def grow(model: keras.Model, source: keras.Model, noise: float = NOISE, seed: in
             added = i >= len(theirs[stage])
             origin = theirs[stage][min(i, len(theirs[stage]) - 1)]
             into = channels if i == 0 else outgoing
-            if not (
-                added and len(theirs[stage]) == 1
-            ):  # a stage's first block has no like: what follows it stays random
+            if not added or len(theirs[stage]) > 1:  # the first block of a stage has no like: else all stays random
                 wide = into
                 if any(layer.name == name + "expand_conv" for layer in model.layers):
                     wide = spread(name + "expand_conv", origin + "expand_conv")
