@@ -64,7 +64,7 @@ def start(tmp_path, predictor):
 
 def finished(node: Node) -> list[str]:
     """How each case ended, without its time."""
-    return [file.read_text().strip().partition(" ")[2] for file in (node.spool.folder / "done").glob("*.txt")]
+    return [file.read_text().strip().partition(" ")[2] for file in (node.spool.folder / "done").glob("[!.]*.txt")]
 
 
 # -- in
