@@ -138,6 +138,38 @@ def test_randomisation_shuffles_and_puts_everything_back(model):
     assert all((b == np.array(w)).all() for b, w in zip(before, model.weights, strict=True))
 
 
+def test_a_layer_forgets_what_it_knew_but_not_its_range():
+    dense, norm = keras.layers.Dense(64), keras.layers.BatchNormalization()
+    dense.build((None, 256))
+    norm.build((None, 64))
+    dense.kernel.assign(-np.random.default_rng(0).random((256, 64)))  # all negative: no unit answers positive features
+    norm.set_weights([np.arange(64.0) + k for k in range(4)])
+    before = np.array(dense.kernel)
+    for layer in (dense, norm):
+        audit_checks.forget(layer, np.random.default_rng(1))
+    after = np.array(dense.kernel)
+    assert (np.sort(np.abs(after.ravel())) == np.sort(np.abs(before.ravel()))).all()
+    assert 0.3 < (np.ones(256) @ after > 0).mean() < 0.7
+    gamma, *others = norm.get_weights()
+    assert (np.sort(gamma) == np.arange(64)).all()
+    assert (gamma != np.arange(64)).any()
+    assert all((other == gamma + k + 1).all() for k, other in enumerate(others))  # a channel's four stay together
+
+
+def test_maps_without_heat_are_counted_and_not_compared(model):
+    hands = replace(hands_of(2), images=np.zeros((2, 32, 32), "float32"))
+    warm = np.random.default_rng(0).random((2, 16, 16)).astype("float32")
+    answers = iter([warm, np.stack([warm[0], 0 * warm[0]])])
+    found = audit_checks.randomisation(
+        model, lambda images, sex: {"toy": next(answers)}, hands, 1, "head", np.random.default_rng(0)
+    )
+    first, second = found[found["depth"] == "head"].itertuples()
+    assert (first.zero, first.rank_correlation) == (0, pytest.approx(1))
+    assert second.zero == 1
+    assert np.isnan(second.rank_correlation)
+    assert np.isnan(second.ssim)
+
+
 def test_methods_with_the_same_maps_become_one():
     maps = {"A": np.ones((2, 3, 3)), "B": np.zeros((2, 3, 3)), "C": np.ones((2, 3, 3)) - 1e-5}
     explain, merged = audit.without_twins(lambda images, sex: maps, maps)

@@ -60,12 +60,32 @@ def cascade(model: keras.Model) -> Iterator[tuple[str, list[keras.layers.Layer]]
         yield name, body[start:end]
 
 
+def forget(layer: keras.layers.Layer, rng: np.random.Generator) -> None:
+    """Take from a layer what it has learnt, but not the range of its answers.
+
+    A kernel's weights are shuffled and get signs at random: their mean, times a sum of features that are all positive,
+    would otherwise drive every unit behind it to one side, and a network of dead units has no map at all. Vectors
+    (biases, a BatchNorm's scale, offset, mean and variance) move by one order, for they fit each other.
+    """
+    order = None
+    for weight in layer.weights:
+        values = np.array(keras.ops.convert_to_numpy(weight))
+        if values.dtype.kind != "f":  # a Dropout's seed is no weight
+            continue
+        if values.ndim > 1:
+            signs = rng.choice(np.array([-1, 1], values.dtype), values.shape)
+            weight.assign(rng.permutation(values.ravel()).reshape(values.shape) * signs)
+        else:
+            order = rng.permutation(len(values)) if order is None else order
+            weight.assign(values[order])
+
+
 def randomisation(
     model: keras.Model, explain: Explain, hands: Hands, draws: int, last: str, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Maps of a model that forgets, from the head down (Adebayo et al. 2018, cascading randomisation).
 
-    The values of each weight tensor are shuffled within it, so that the forgetful network stays in range.
+    See `forget` for how a layer forgets.
 
     Parameters
     ----------
@@ -79,8 +99,8 @@ def randomisation(
     Returns
     -------
     DataFrame
-        `id`, `method`, `draw`, `depth` (of `DEPTHS`), `rank_correlation` and `ssim` with the trained model's map,
-        `zero` (1 for a map without heat: its correlation counts as 0).
+        `id`, `method`, `draw`, `depth` (of `DEPTHS`), `zero` (1 where the trained model's map or this one has no heat),
+        `rank_correlation` and `ssim` with the trained model's map: NaN where there is no heat to compare.
     """
     kept = [np.array(keras.ops.convert_to_numpy(w)) for w in model.weights]
     before = _coarse(explain(hands.images, hands.sex))
@@ -90,17 +110,16 @@ def randomisation(
         for draw in range(draws):
             assign(model, model.weights, kept)
             for depth, layers in steps:
-                for weight in [w for layer in layers for w in layer.weights]:
-                    values = np.array(keras.ops.convert_to_numpy(weight))
-                    if values.dtype.kind == "f":  # a Dropout's seed is no weight
-                        weight.assign(rng.permutation(values.ravel()).reshape(values.shape))
+                for layer in layers:
+                    forget(layer, rng)
                 after = before if depth == DEPTHS[0] else _coarse(explain(hands.images, hands.sex))
                 for name, now in after.items():
+                    warm = before[name].any((1, 2)) & now.any((1, 2))
                     parts.append(
                         pd.DataFrame({
                             "id": hands.table["id"], "method": name, "draw": draw, "depth": depth,
-                            "rank_correlation": measure.rank_correlation(before[name], now),
-                            "ssim": measure.ssim(before[name], now), "zero": ~now.any((1, 2)),
+                            "rank_correlation": np.where(warm, measure.rank_correlation(before[name], now), np.nan),
+                            "ssim": np.where(warm, measure.ssim(before[name], now), np.nan), "zero": ~warm,
                         })
                     )  # fmt: skip
     finally:

@@ -53,6 +53,7 @@ METRICS = {
     "head_randomised": Metric("Rank correlation, head shuffled", "lower", 2, "0"),
     "all_randomised": Metric("Rank correlation, everything shuffled", "lower", 2, "0"),
     "top_randomised_ssim": Metric("SSIM, top layers shuffled", "lower", 2, "0"),
+    "top_heatless": Metric("Maps without any heat, top layers shuffled, %", "lower", 0, "0"),
     **{f"stable_{d}": Metric(f"Rank correlation under {d}", "higher", 2, ANOTHER) for d in DISTURBANCES},
     "agreement": Metric("Rank correlation with other models", "higher", 2, ANOTHER),
     "moved_map": Metric("Map's change in the one region that matured, x chance", "higher", 2, AREA),
@@ -97,12 +98,14 @@ def evidence(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 peak = interval(100 * found["peak"].to_numpy())
                 add(method, f"{region}_peak", of_set, peak, interval(100 * found["area"].to_numpy())[:3])
     for method, part in tables["randomisation"].groupby("method", sort=False):
-        by_image = part.groupby(["depth", "id"], sort=False)[["rank_correlation", "ssim"]].mean()
+        by_image = part.groupby(["depth", "id"], sort=False)[["rank_correlation", "ssim", "zero"]].mean()
+        by_image["zero"] *= 100
         for metric, depth, column in (
             ("head_randomised", HEAD, "rank_correlation"),
             ("top_randomised", TOP, "rank_correlation"),
             ("all_randomised", DEPTHS[-1], "rank_correlation"),
             ("top_randomised_ssim", TOP, "ssim"),
+            ("top_heatless", TOP, "zero"),
         ):
             if depth not in by_image.index:  # a slow method does not go down so far
                 continue
