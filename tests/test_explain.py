@@ -15,9 +15,10 @@ from boneage.data.cache import Cache
 from boneage.data.frame import place, whole_frame
 from boneage.errors import BoneageError
 from boneage.explain import DEFAULT_METHOD, figures, lesson
-from boneage.explain.explain import choose, energy_inside, explain, explain_files, in_radiographs, side_by_side
+from boneage.explain.explain import choose, explain, explain_files, side_by_side
 from boneage.explain.gradcam import GradCAM
 from boneage.explain.maps import channel_weights, enlarge, normalise, to_original, weighted_map
+from boneage.explain.run_maps import energy_inside, in_radiographs
 from boneage.labels import GROUPS
 from boneage.models.build import build
 

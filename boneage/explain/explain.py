@@ -6,7 +6,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from boneage.config import TrainConfig
 from boneage.data.cache import GEOMETRY, Cache, open_or_prepare
@@ -14,11 +13,10 @@ from boneage.data.decode import decode_grey, read_bytes
 from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
 from boneage.explain import DEFAULT_METHOD, figures
-from boneage.explain.maps import enlarge, to_original
+from boneage.explain.maps import enlarge
 from boneage.explain.methods import METHODS
+from boneage.explain.run_maps import in_radiographs, maps_of_runs
 from boneage.labels import GROUP_COLUMNS, MONTHS_PER_YEAR
-from boneage.models.predict import inputs_of
-from boneage.models.weights import load_model
 from boneage.paths import write_csv
 
 YOUNGEST, OLDEST = 2, 17  # years: the span over which `choose` spreads its images
@@ -56,11 +54,11 @@ def explain(
     Returns
     -------
     Path
-        `out`, with the maps on the squares that a cache holds (`in_radiographs` leads them back). The table has one row
-        an image and run: `id`, `run`, `male`, `reference_months`, `predicted_months`, `sex_effect_months` (prediction
-        as given minus the one with the other sex), `p_0_5` .. `p_15_20` (each by head), `method`, `target`, and
-        `energy_inside`: the share of the map that lies on the radiograph and not on its padding (empty for a map that
-        is zero everywhere).
+        `out`, with the maps on the squares that a cache holds (`boneage.explain.run_maps.in_radiographs` leads them
+        back). The table has one row an image and run: `id`, `run`, `male`, `reference_months`, `predicted_months`,
+        `sex_effect_months` (prediction as given minus the one with the other sex), `p_0_5` .. `p_15_20` (each by head),
+        `method`, `target`, and `energy_inside`: the share of the map that lies on the radiograph and not on its padding
+        (empty for a map that is zero everywhere).
 
     Raises
     ------
@@ -91,7 +89,7 @@ def side_by_side(runs: list[Path], cache: Cache, ids, target: str = "older", met
 
 def _of_cache(runs, configs, cache: Cache, rows: pd.DataFrame, target: str, method: str):
     """Hands, explanations and the table, all on a cache's squares."""
-    maps, table = _explain(runs, configs, cache, rows, target, method)
+    maps, table = maps_of_runs(runs, configs, cache, rows, target, method)
     shown = [enlarge(of_run, cache.size, cache.size) for of_run in maps]
     hands = _hands([np.asarray(cache.images[row]) for row in rows["row"]], rows)
     return hands, _explanations(configs, shown, table), table
@@ -125,30 +123,12 @@ def explain_files(
     greys = [_read(file) for file in files]
     cache = _as_cache(files, greys, male, max(config.size for config in configs), configs[0].frame)
     rows = cache.index
-    maps, table = _explain(runs, configs, cache, rows, target, method)
+    maps, table = maps_of_runs(runs, configs, cache, rows, target, method)
     originals = [in_radiographs(of_run, rows, cache.size) for of_run in maps]
     pictures = [_shown(_windowed(grey, row)) for grey, row in zip(greys, rows.itertuples(), strict=True)]
     said = _explanations(configs, [[_shown(cam) for cam in of_run] for of_run in originals], table)
     _write(_hands(pictures, rows), said, table, target, method, _of_phantoms(runs), out)
     return originals
-
-
-def in_radiographs(maps: np.ndarray, rows: pd.DataFrame, square: int) -> list[np.ndarray]:
-    """Maps (B, S, S) of squares in the frames of their radiographs: crop, rotation and letterbox undone.
-
-    Parameters
-    ----------
-    rows
-        Of a cache's index, whose geometry leads to squares of `square` px.
-
-    Returns
-    -------
-    list of array, shape (height, width) of each radiograph, float32
-    """
-    return [
-        to_original(cam, _matrix(row), int(row.height), int(row.width), square)
-        for cam, row in zip(maps, rows.itertuples(), strict=True)
-    ]
 
 
 def choose(cache: Cache, ids, count: int) -> pd.DataFrame:
@@ -188,48 +168,6 @@ def _common(runs: list[Path], set_name: str) -> set[str]:
 def _of_phantoms(runs: list[Path]) -> bool:
     """Whether one of the runs has learnt from synthetic drawings: its figure must say so on any radiograph."""
     return any(json.loads((Path(run) / "run.json").read_text())["phantom"] for run in runs)
-
-
-def _explain(
-    runs, configs, cache: Cache, rows: pd.DataFrame, target: str, method: str
-) -> tuple[list[np.ndarray], pd.DataFrame]:
-    """For each run the maps, (images, size, size); and the table, whose rows are sorted by run."""
-    if method not in METHODS:
-        raise BoneageError(f"a method is one of {', '.join(METHODS)}. Received: {method!r}")
-    all_maps, tables = [], []
-    for run, config in zip(tqdm(runs, desc="explaining", unit="run"), configs, strict=True):
-        inputs = inputs_of(cache, rows, config.size)
-        explainer = METHODS[method](load_model(Path(run) / "model.keras"))
-        maps, outputs = explainer(inputs["image"], inputs["sex"], target)
-        table = rows[["id"]].assign(run=f"{config.backbone}/{config.run_name}", male=rows["male"])
-        table["reference_months"] = rows["months"]
-        if "months" in outputs:
-            table["predicted_months"] = outputs["months"][:, 0]
-            table["sex_effect_months"] = explainer.sex_effect(inputs["image"], inputs["sex"])
-        if "groups" in outputs:
-            table[list(GROUP_COLUMNS)] = outputs["groups"]
-        table["method"], table["target"] = method, target
-        table["energy_inside"] = [
-            energy_inside(cam, row, cache.size) for cam, row in zip(maps, rows.itertuples(), strict=True)
-        ]
-        all_maps.append(maps)
-        tables.append(table)
-    return all_maps, pd.concat(tables, ignore_index=True)
-
-
-def energy_inside(cam: np.ndarray, row, square: int) -> float:
-    """Share of a map (S, S) that lies on the radiograph, not on its padding; NaN for a map that is zero everywhere.
-
-    `row` has the columns of a cache's index, whose geometry leads to a square of `square` px.
-    """
-    film = np.ones((int(row.height), int(row.width)), "float32")
-    inside = cv2.warpAffine(film, _matrix(row), (square, square), flags=cv2.INTER_NEAREST)
-    inside = cv2.resize(inside, cam.shape, interpolation=cv2.INTER_AREA)
-    return float((cam * inside).sum() / cam.sum()) if cam.any() else np.nan
-
-
-def _matrix(row) -> np.ndarray:
-    return np.array([[row.m00, row.m01, row.m02], [row.m10, row.m11, row.m12]])
 
 
 def _hands(pictures: list[np.ndarray], rows: pd.DataFrame) -> list[figures.Hand]:
