@@ -143,7 +143,7 @@ def test_a_layer_forgets_what_it_knew_but_not_its_range():
     dense.build((None, 256))
     norm.build((None, 64))
     dense.kernel.assign(-np.random.default_rng(0).random((256, 64)))  # all negative: no unit answers positive features
-    norm.set_weights([np.arange(64.0) + k for k in range(4)])
+    norm.set_weights([np.arange(64.0) + k for k in range(4)])  # scale, offset, mean, variance
     before = np.array(dense.kernel)
     for layer in (dense, norm):
         audit_checks.forget(layer, np.random.default_rng(1))
@@ -154,6 +154,23 @@ def test_a_layer_forgets_what_it_knew_but_not_its_range():
     assert (np.sort(gamma) == np.arange(64)).all()
     assert (gamma != np.arange(64)).any()
     assert all((other == gamma + k + 1).all() for k, other in enumerate(others))  # a channel's four stay together
+
+
+def test_a_batchnorm_that_forgot_takes_its_statistics_from_the_images_and_others_keep_theirs(model):
+    hands = replace(hands_of(4), images=np.random.default_rng(0).uniform(0, 255, (4, 32, 32)).astype("float32"))
+    first, last = model.get_layer("tiny_1_bn"), model.get_layer("tiny_out_bn")
+    before = [np.array(v) for v in (first.moving_mean, last.moving_mean)]
+    seen = []
+
+    def explain(images, sex):
+        seen.append([np.array(v) for v in (first.moving_mean, last.moving_mean)])
+        return {"toy": np.ones((len(images), 4, 4), "float32")}
+
+    audit_checks.randomisation(model, explain, hands, 1, "last convolution", np.random.default_rng(0))
+    trained, head, top = seen
+    assert all((a == b).all() for a, b in zip(trained + head, before + before, strict=True))
+    assert (top[0] == before[0]).all()
+    assert (top[1] != before[1]).all()
 
 
 def test_maps_without_heat_are_counted_and_not_compared(model):

@@ -17,11 +17,11 @@ from boneage.data.cache import prepare
 from boneage.data.phantom import make_dataset
 from boneage.errors import BoneageError
 from boneage.labels import age_group
+from boneage.models.batchnorm import BatchNormEstimator
 from boneage.models.build import build
 from boneage.models.predict import predict
 from boneage.models.weights import load_model
 from boneage.training import precision, train
-from boneage.training.batchnorm import BatchNormEstimator
 from boneage.training.feed import TrainingBatches
 from boneage.training.live import LiveLine
 from boneage.training.run_folder import Checkpoint, RunFolder

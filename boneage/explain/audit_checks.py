@@ -14,6 +14,7 @@ from boneage.explain import audit_metrics as measure
 from boneage.explain.audit_metrics import DEPTHS, DISTURBANCES, HEAD
 from boneage.explain.audit_regions import Hands, moved
 from boneage.explain.maps import background
+from boneage.models.batchnorm import BatchNormEstimator
 from boneage.models.build import FEATURE_MAP, HEAD_PREFIX, backbone_layers
 from boneage.models.weights import assign
 
@@ -65,7 +66,7 @@ def forget(layer: keras.layers.Layer, rng: np.random.Generator) -> None:
 
     A kernel's weights are shuffled and get signs at random: their mean, times a sum of features that are all positive,
     would otherwise drive every unit behind it to one side, and a network of dead units has no map at all. Vectors
-    (biases, a BatchNorm's scale, offset, mean and variance) move by one order, for they fit each other.
+    (biases, a BatchNorm's scale and offset) move by one order, for they fit each other.
     """
     order = None
     for weight in layer.weights:
@@ -85,7 +86,8 @@ def randomisation(
 ) -> pd.DataFrame:
     """Maps of a model that forgets, from the head down (Adebayo et al. 2018, cascading randomisation).
 
-    See `forget` for how a layer forgets.
+    See `forget` for how a layer forgets. The statistics of a BatchNorm that has forgotten are taken from these images
+    anew, as in a network that has never learnt: by the old ones, its answers would all fall on one side.
 
     Parameters
     ----------
@@ -105,13 +107,22 @@ def randomisation(
     kept = [np.array(keras.ops.convert_to_numpy(w)) for w in model.weights]
     before = _coarse(explain(hands.images, hands.sex))
     steps = [(DEPTHS[0], []), *cascade(model)][: DEPTHS.index(last) + 1]
+    statistics = BatchNormEstimator(model)
+    batches = [({"image": hands.images[..., None], "sex": hands.sex[:, None]},)]
     parts = []
     try:
         for draw in range(draws):
             assign(model, model.weights, kept)
+            intact = list(statistics.layers)
             for depth, layers in steps:
                 for layer in layers:
                     forget(layer, rng)
+                intact = [layer for layer in intact if layer not in layers]
+                if len(intact) < len(statistics.layers):
+                    learnt = [v for layer in intact for v in (layer.moving_mean, layer.moving_variance)]
+                    values = [np.array(keras.ops.convert_to_numpy(v)) for v in learnt]
+                    statistics.run(batches, len(batches))
+                    assign(model, learnt, values)
                 after = before if depth == DEPTHS[0] else _coarse(explain(hands.images, hands.sex))
                 for name, now in after.items():
                     warm = before[name].any((1, 2)) & now.any((1, 2))

@@ -14,12 +14,12 @@ from boneage.data import splits
 from boneage.data.cache import Cache, open_or_prepare
 from boneage.errors import BoneageError
 from boneage.labels import GROUP_COLUMNS, age_group
+from boneage.models.batchnorm import BatchNormEstimator
 from boneage.models.build import backbone_layers, build
 from boneage.models.compiled import predictor
 from boneage.models.predict import predict
 from boneage.models.weights import assign, load_initial
 from boneage.training import precision
-from boneage.training.batchnorm import BatchNormEstimator
 from boneage.training.feed import TrainingBatches
 from boneage.training.live import LiveLine
 from boneage.training.run_folder import RunFolder
