@@ -16,10 +16,10 @@ REFERENCE = np.array([20.0, 60, 100, 140, 180, 200])
 def run(tmp_path):
     """`run(name, errors, **settings)`: an evaluated run of the ablation with these errors in months on every set."""
 
-    def make(name, errors, **settings):
-        folder = tmp_path / "ablation" / "EfficientNetB0" / name
+    def make(name, errors, backbone="EfficientNetB0", **settings):
+        folder = tmp_path / "ablation" / backbone / name
         folder.mkdir(parents=True)
-        replace(TrainConfig(), name=name, **settings).save(folder / "config.json")
+        replace(TrainConfig(), name=name, backbone=backbone, **settings).save(folder / "config.json")
         table = pd.DataFrame({"id": [f"{i}" for i in range(6)], "male": 1, "reference_months": REFERENCE})
         if errors is None:
             table[["p_0_5", "p_5_10", "p_10_15", "p_15_20"]] = 0.25
@@ -51,7 +51,8 @@ def test_seeds_are_one_variant_and_their_errors_are_averaged_before_they_are_com
     assert table.loc["ours", "seeds"] == 2
     assert np.isnan(table.loc["ours", "value"])
     assert table.loc["no-sex", "value"] == pytest.approx(2.0)
-    assert "Its seeds alone: 2.00, 4.00 months on the holdout." in ablation.text(tmp_path)
+    assert table["mae"].tolist() == pytest.approx([3.0, 5.0])
+    assert "Its seeds alone: EfficientNetB0 2.00, 4.00 months." in ablation.text(tmp_path)
 
 
 def test_settings_inside_the_augmentation_are_named(run, tmp_path):
@@ -65,7 +66,22 @@ def test_a_classifier_has_no_months_to_compare(run, tmp_path):
     run("classification", None, head="classification")
     row = ablation.differences(tmp_path).set_index("variant").loc["classification"]
     assert row[["on_validation", "value", "low", "high"]].isna().all()
-    assert "| classification | head=classification | 1 | – | – |" in ablation.text(tmp_path)
+    assert row["accuracy"] == pytest.approx(100 / 6), (
+        "equal probabilities say the first group, right for one child of six"
+    )
+    assert "| classification | head=classification | 1 | – | 16.7 | – | – |" in ablation.text(tmp_path)
+
+
+def test_backbones_are_compared_each_with_its_own(run, tmp_path):
+    run("ours", [2.0] * 6)
+    run("lookalike", [5.0] * 6, loss="mse")
+    run("ours", [1.0] * 6, backbone="Xception")
+    run("lookalike", [2.0] * 6, backbone="Xception", loss="mse")
+    run("lookalike", [9.0] * 6, backbone="ResNet101", loss="mse")  # nothing to compare it with
+    table = ablation.differences(tmp_path)
+    assert table["backbone"].tolist() == ["EfficientNetB0"] * 2 + ["Xception"] * 2
+    assert table["variant"].tolist() == ["ours", "lookalike"] * 2
+    assert table["value"].dropna().tolist() == pytest.approx([3.0, 1.0])
 
 
 def test_without_the_recipe_itself_there_is_nothing_to_compare_with(run, tmp_path):

@@ -41,6 +41,14 @@ def test_the_lookalike_is_the_earlier_works_recipe():
         assert (a.brightness, a.contrast, a.gamma, a.equalise, a.curve) == (0, 0, 1, 0, 0)
 
 
+def test_the_lookalike_has_the_budget_of_the_recipe_that_it_is_compared_with():
+    def budget(config):
+        return config.stages, config.batch_size, config.seed, config.initial_weights
+
+    ours = {config.backbone: budget(config) for config in load("ablation").configs if config.name == "ours"}
+    assert ours == {config.backbone: budget(config) for config in load("lookalike").configs}
+
+
 def test_a_file_is_read_whole(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(

@@ -11,31 +11,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from boneage.config import TrainConfig
+from boneage.config import TrainConfig, format_stages
 from boneage.evaluation import metrics
 from boneage.evaluation.run_files import read_predictions
+from boneage.labels import GROUP_COLUMNS, age_group
 from boneage.report.runs import REPORTED_ON, SELECTED_ON
 from boneage.report.tables import NOTHING, interval, to_markdown
 
 FOLDER, BASE = "ablation", "ours"  # below the outputs; the variant that all others are compared with
 NOTE = (
-    f"MAE of the variant less that of `{BASE}`, in months, above zero is worse: on {SELECTED_ON}, where choices are "
-    f"made, and on the {REPORTED_ON} with the paired-bootstrap 95 % interval over images."
+    f"MAE and accuracy are of the {REPORTED_ON}. MAE of the variant less that of `{BASE}`, in months, above zero is "
+    f"worse: on {SELECTED_ON}, where choices are made, and on the {REPORTED_ON} with the paired-bootstrap 95 % "
+    "interval over images."
 )
 UNNAMED = ("name", "seed")  # settings that make no variant
 
 
-def variants(outputs: Path) -> dict[str, list[Path]]:
-    """The evaluated runs of the ablation below `outputs` by variant, the compared one first; {} without that one.
+def variants(outputs: Path) -> dict[tuple[str, str], list[Path]]:
+    """The evaluated runs of the ablation below `outputs` by backbone and variant, the compared one first.
 
-    What counts is that there are predictions: the models of an ablation are not kept.
+    What counts is that there are predictions: the models of an ablation are not kept. A backbone without the compared
+    variant has none.
     """
     found = defaultdict(list)
     for path in sorted((Path(outputs) / FOLDER).glob(f"*/*/predictions_{REPORTED_ON}.csv")):
-        found[re.sub(r"-seed\d+$", "", path.parent.name)].append(path.parent)
-    if BASE not in found:
-        return {}
-    return {BASE: found.pop(BASE)} | found
+        run = path.parent
+        found[run.parent.name, re.sub(r"-seed\d+$", "", run.name)].append(run)
+    order = sorted(found, key=lambda key: (key[0], key[1] != BASE))
+    return {(backbone, name): found[backbone, name] for backbone, name in order if (backbone, BASE) in found}
 
 
 def differences(outputs: Path) -> pd.DataFrame:
@@ -44,21 +47,28 @@ def differences(outputs: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `variant`, `settings` that differ, as text, `seeds`; `on_validation`, and of the holdout `value`, `low`, `high`:
-        MAE less that of the compared variant, in months; NaN without months, and for the compared variant itself.
+        `backbone`, `variant`, `settings` that differ, as text, `seeds`; on the holdout, over seeds, `mae` in months and
+        `accuracy` of the four groups in percent (the head's, or that of its months sorted into them); and
+        `on_validation`, and of the holdout `value`, `low`, `high`: MAE less that of the backbone's compared variant, in
+        months; NaN without months, and for the compared variant itself.
     """
     runs, rows = variants(outputs), []
-    for name, folders in runs.items():
-        row = {"variant": name, "settings": _differing(folders[0], runs[BASE][0]), "seeds": len(folders)}
-        if name != BASE and "predicted_months" in read_predictions(folders[0], REPORTED_ON):
-            validation, holdout = (
-                metrics.paired_difference(_over_seeds(folders, s), _over_seeds(runs[BASE], s))["mae"]
-                for s in (SELECTED_ON, REPORTED_ON)
-            )
-            row |= {"on_validation": validation["value"], **holdout}
+    for (backbone, name), folders in runs.items():
+        base = runs[backbone, BASE]
+        row = {"backbone": backbone, "variant": name, "settings": _differing(folders[0], base[0])}
+        row |= {"seeds": len(folders), "accuracy": 100 * np.mean([_right(folder).mean() for folder in folders])}
+        if "predicted_months" in read_predictions(folders[0], REPORTED_ON):
+            row["mae"] = _mean_absolute(folders, REPORTED_ON).mean()
+            if name != BASE:
+                validation, holdout = (
+                    metrics.paired_difference(_over_seeds(folders, s), _over_seeds(base, s))["mae"]
+                    for s in (SELECTED_ON, REPORTED_ON)
+                )
+                row |= {"on_validation": validation["value"], **holdout}
         rows.append(row)
-    columns = ["variant", "settings", "seeds", "on_validation", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
+    numbers = ["mae", "accuracy", "on_validation", "value", "low", "high"]
+    table = pd.DataFrame(rows, columns=["backbone", "variant", "settings", "seeds", *numbers])
+    return table.astype(dict.fromkeys(numbers, float))
 
 
 def text(outputs: Path) -> str:
@@ -68,17 +78,30 @@ def text(outputs: Path) -> str:
         return "The ablation has not been run; `boneage campaign ablation` does it."
     shown = pd.DataFrame(
         {
+            "Backbone": row.backbone,
             "Variant": row.variant,
             "Settings": row.settings or NOTHING,
             "Seeds": row.seeds,
-            f"On {SELECTED_ON}": interval(row.on_validation, np.nan, np.nan, 2, "+"),
-            f"On the {REPORTED_ON}": interval(row.value, row.low, row.high, 2, "+"),
+            "MAE, months": interval(row.mae, np.nan, np.nan, 2),
+            "Accuracy, 4 age groups, %": interval(row.accuracy, np.nan, np.nan, 1),
+            f"MAE less, on {SELECTED_ON}": interval(row.on_validation, np.nan, np.nan, 2, "+"),
+            f"MAE less, on the {REPORTED_ON}": interval(row.value, row.low, row.high, 2, "+"),
         }
         for row in table.itertuples()
     )
-    alone = [float(_absolute(folder, REPORTED_ON).mean()) for folder in variants(outputs)[BASE]]
-    spread = f" Its seeds alone: {', '.join(f'{mae:.2f}' for mae in alone)} months on the {REPORTED_ON}."
-    return f"{to_markdown(shown)}\n\n{NOTE}{spread}"
+    alone = [
+        f"{backbone} {', '.join(f'{_absolute(folder, REPORTED_ON).mean():.2f}' for folder in folders)}"
+        for (backbone, name), folders in variants(outputs).items()
+        if name == BASE
+    ]
+    return f"{to_markdown(shown)}\n\n{_budget(outputs)} {NOTE} Its seeds alone: {'; '.join(alone)} months."
+
+
+def _budget(outputs: Path) -> str:
+    """What all runs had alike, in a sentence."""
+    configs = [TrainConfig.load(run / "config.json") for runs in variants(outputs).values() for run in runs]
+    stages = sorted({format_stages(config.stages) for config in configs})
+    return f"Every run had the same images, split and initial weights, and {' or '.join(stages)} (pixels x epochs)."
 
 
 def _absolute(run: Path, name: str) -> pd.Series:
@@ -87,11 +110,25 @@ def _absolute(run: Path, name: str) -> pd.Series:
     return (table["predicted_months"] - table["reference_months"]).abs()
 
 
+def _mean_absolute(runs: list[Path], name: str) -> pd.Series:
+    """Absolute error in months by id, the mean over runs."""
+    return pd.concat([_absolute(run, name) for run in runs], axis=1).mean(axis=1)
+
+
 def _over_seeds(runs: list[Path], name: str) -> pd.DataFrame:
     """A predictions table whose absolute error is, image by image, the mean of those of the runs."""
     table = read_predictions(runs[0], name)[["id", "male", "reference_months"]]
-    mean = pd.concat([_absolute(run, name) for run in runs], axis=1).mean(axis=1)
-    return table.assign(predicted_months=table["reference_months"] + mean.loc[table["id"]].to_numpy())
+    mean = _mean_absolute(runs, name).loc[table["id"]].to_numpy()
+    return table.assign(predicted_months=table["reference_months"] + mean)
+
+
+def _right(run: Path) -> np.ndarray:
+    """(n,) bool: whether the age group is the reference's."""
+    table = read_predictions(run, REPORTED_ON)
+    truth = age_group(table["reference_months"])
+    if GROUP_COLUMNS[0] in table:
+        return table[list(GROUP_COLUMNS)].to_numpy().argmax(1) == truth
+    return age_group(table["predicted_months"]) == truth
 
 
 def _differing(run: Path, base: Path) -> str:
