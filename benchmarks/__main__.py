@@ -15,7 +15,18 @@ from benchmarks.common import Result
 from boneage.paths import write_text
 
 HERE = Path(__file__).parent
-NAMES = ("startup", "input_pipeline", "prepare", "epoch", "memory", "determinism", "gradcam", "predictor", "load")
+NAMES = (
+    "startup",
+    "input_pipeline",
+    "prepare",
+    "epoch",
+    "batchnorm",
+    "memory",
+    "determinism",
+    "gradcam",
+    "predictor",
+    "load",
+)
 LIBRARIES = ("keras", "tensorflow", "numpy", "pandas", "scipy", "opencv-python-headless", "pillow")
 BEGIN, END = "<!-- results: rendered by python -m benchmarks -->", "<!-- end of results -->"
 

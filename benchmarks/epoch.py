@@ -12,6 +12,7 @@ from benchmarks.common import Result, compare, noise_cache
 from boneage.config import TrainConfig
 from boneage.data.cache import open_cache
 from boneage.models.build import build
+from boneage.training import precision
 from boneage.training.feed import TrainingBatches
 
 SIZE, STEPS, ROUNDS = 128, 30, 5
@@ -33,7 +34,7 @@ class OneBatch(keras.utils.PyDataset):
 
 def compiled(config: TrainConfig) -> keras.Model:
     """A joint model with the optimizer of a real training."""
-    model = build(config, 127.0, 41.0)
+    model = precision.build_under("float32", lambda: build(config, 127.0, 41.0))
     model.compile(
         keras.optimizers.AdamW(1e-4, global_clipnorm=config.clip_norm, use_ema=True, ema_momentum=config.average),
         loss={"months": keras.losses.Huber(delta=config.huber_months), "groups": "sparse_categorical_crossentropy"},
