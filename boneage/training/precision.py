@@ -20,6 +20,7 @@ from keras import layers, ops
 
 from boneage.config import TrainConfig
 from boneage.models.backbones import get
+from boneage.models.weights import assign
 from boneage.training.fused import fused
 
 GAIN = 1.2  # bfloat16 must be this much faster to be worth its rounding
@@ -38,13 +39,15 @@ class _DenseInHalf(layers.SeparableConv2D):
 
 def build_under(precision: str, make: Callable[[], keras.Model]) -> keras.Model:
     """The model that `make` builds, computing as `precision` says, BatchNorm fused; the same weights in one order."""
-    if precision == "dense_bfloat16":
-        return keras.models.clone_model(make(), clone_function=_dense_in_half)
-    keras.config.set_dtype_policy(precision)
+    dense = precision == "dense_bfloat16"
+    keras.config.set_dtype_policy("float32" if dense else precision)
     try:
-        return keras.models.clone_model(make(), clone_function=fused)
+        plain = make()
+        model = keras.models.clone_model(plain, clone_function=_dense_in_half if dense else fused)
     finally:
         keras.config.set_dtype_policy("float32")
+    assign(model, model.weights, [np.array(ops.convert_to_numpy(weight)) for weight in plain.weights])
+    return model
 
 
 def choose(config: TrainConfig) -> str:
