@@ -11,7 +11,7 @@ from boneage.explain import audit_tables
 from boneage.explain.audit_evidence import FAIL, GOALS, METRICS, PASS
 from boneage.explain.audit_metrics import CENTRE, DISTURBANCES, HEADLINE
 
-SHOWN = (*GOALS, "road", "hand_energy", "ossification_peak", "heatless", "head_randomised",
+SHOWN = (*GOALS, "road", "hand_energy", "ossification_peak", "heatless", "head_randomised", "all_randomised",
          *(f"stable_{d}" for d in DISTURBANCES), "agreement", "moved_map")  # fmt: skip
 PAGE_WIDTH = 720  # px of a figure on a page: three of them must not fill a notebook
 MOVED = (
