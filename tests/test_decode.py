@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -251,6 +253,30 @@ def test_lossy_12_bit_jpeg_which_no_free_decoder_reads_is_named(tmp_path):
     data = packed(dicom(HAND.astype(np.uint16) * 16, bits=12), JPEGExtended12Bit, tmp_path)
     with pytest.raises(BoneageError, match=r"the DICOM file cannot be decoded \(.*'JPEG Extended'.*12-bit"):
         decode_grey(data)
+
+
+def test_a_decoder_that_ends_its_process_does_not_end_ours(tmp_path):
+    file = pydicom.dcmread(io.BytesIO(packed(dicom(HAND), JPEGLosslessSV1, tmp_path)))
+    file.BitsStored, file.HighBit = 1, 0  # GDCM has no answer to that but to abort
+    damaged = io.BytesIO()
+    pydicom.dcmwrite(damaged, file, enforce_file_format=True)
+    apart = [sys.executable, "-m", "boneage.data.gdcm_apart"]
+    assert subprocess.run(apart, input=damaged.getvalue(), capture_output=True, check=False).returncode < 0
+    with pytest.raises(BoneageError, match=r"cannot be decoded \(JPEG Lossless.*damaged"):
+        decode_grey(damaged.getvalue())
+
+
+def test_a_tiff_without_its_dimensions_is_damaged():
+    data = pillow(HAND, "TIFF")
+    width = data.index(b"\x00\x01\x04\x00")  # tag 256, ImageWidth, a long
+    with pytest.raises(BoneageError, match="damaged"):
+        decode_grey(data[:width] + b"\xff\xff" + data[width + 2 :])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1e-44), (-3e38, 3e38)], ids=["too close", "too far apart"])
+def test_grey_levels_that_cannot_be_told_apart_are_refused(low, high):
+    with pytest.raises(BoneageError, match="cannot be told apart"):
+        decode_grey(pillow(np.where(HAND.mean() < HAND, high, low).astype("float32"), "TIFF", "F"))
 
 
 def test_the_window_of_a_dicom_file_cuts():

@@ -3,6 +3,8 @@
 import io
 import logging
 import re
+import subprocess
+import sys
 import warnings
 import zlib
 from functools import lru_cache
@@ -24,6 +26,8 @@ except ImportError:  # an installation that only answers: OpenCV gives the same 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".dcm")
 MIN_SIDE, MAX_SIDE = 16, 16_384  # pixels
 ARCHIVE_MARK = "!"  # "archive.zip!folder/1377.png" names a file inside an archive
+DEFLATED = "1.2.840.10008.1.2.1.99"  # transfer syntax: the data set as a whole is compressed, the pixels are not
+PATIENCE = 60  # seconds for a decoder in a process of its own
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV weigh R, G, B
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit below speaks more clearly
@@ -121,7 +125,7 @@ def decode_grey(data: bytes) -> np.ndarray:
         raise BoneageError(f"not an image of a known kind ({kinds}), or too damaged to tell") from error
     except BoneageError:
         raise
-    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+    except Exception as error:  # Pillow and OpenCV raise many kinds for a damaged file
         raise BoneageError(f"the image is damaged ({_one_line(error)})") from error
     if grey is None:
         raise BoneageError("the image is damaged")
@@ -158,6 +162,9 @@ def _to_uint16(values: np.ndarray) -> np.ndarray:
         raise BoneageError("the image holds pixels that are not numbers (NaN or infinite)")
     if high <= low:
         return np.zeros(values.shape, np.uint16)
+    most = np.finfo(values.dtype if values.dtype.kind == "f" else np.float64).max
+    if high - low > most or 65535 / (high - low) > most:
+        raise BoneageError(f"the image's grey levels cannot be told apart (from {low:g} to {high:g})")
     stretched = values - low
     stretched *= 65535 / (high - low)
     return np.round(stretched, out=stretched).astype(np.uint16)
@@ -178,7 +185,7 @@ def _decode_dicom(data: bytes) -> np.ndarray:
         _check_size(int(dicom.Rows), int(dicom.Columns))
         if int(dicom.get("NumberOfFrames") or 1) > 1:
             raise BoneageError(f"expected one image, found a DICOM file of {dicom.NumberOfFrames} frames")
-        kind, pixels = dicom.PhotometricInterpretation, dicom.pixel_array
+        kind, pixels = dicom.PhotometricInterpretation, _dicom_pixels(dicom, data)
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dicom)
         grey = _windowed(pixels, dicom) if pixels.ndim == 2 else _to_uint16(np.stack([r @ LUMINANCE for r in pixels]))
@@ -187,6 +194,30 @@ def _decode_dicom(data: bytes) -> np.ndarray:
     except Exception as error:  # pydicom and its decoders raise many kinds; each means the same to us
         raise BoneageError(f"the DICOM file cannot be decoded ({type(error).__name__}: {_one_line(error)})") from error
     return 65535 - grey if kind == "MONOCHROME1" else grey
+
+
+def _dicom_pixels(dicom, data: bytes) -> np.ndarray:
+    """Pixels of a DICOM data set, `data` its bytes; compressed ones by GDCM only if no other decoder can."""
+    from pydicom.pixels import get_decoder
+
+    syntax = dicom.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed or syntax == DEFLATED:
+        return dicom.pixel_array
+    plugins, reason = get_decoder(syntax).available_plugins, f"{syntax.name}: damaged, or of an unknown kind"
+    for plugin in plugins:
+        if plugin != "gdcm":
+            dicom.pixel_array_options(decoding_plugin=plugin)
+            try:
+                return dicom.pixel_array
+            except Exception as error:  # damaged, or of a kind that the next one knows
+                reason = f"{type(error).__name__}: {_one_line(error)}"
+    if "gdcm" not in plugins:
+        return dicom.pixel_array  # says which decoder is missing
+    apart = [sys.executable, "-m", "boneage.data.gdcm_apart"]
+    done = subprocess.run(apart, input=data, capture_output=True, timeout=PATIENCE, check=False)
+    if done.returncode:
+        raise BoneageError(f"the DICOM file cannot be decoded ({reason})")
+    return np.load(io.BytesIO(done.stdout), allow_pickle=False)
 
 
 def _windowed(pixels: np.ndarray, dicom) -> np.ndarray:
