@@ -260,10 +260,17 @@ def test_a_decoder_that_ends_its_process_does_not_end_ours(tmp_path):
     file.BitsStored, file.HighBit = 1, 0  # GDCM has no answer to that but to abort
     damaged = io.BytesIO()
     pydicom.dcmwrite(damaged, file, enforce_file_format=True)
-    apart = [sys.executable, "-m", "boneage.data.gdcm_apart"]
+    apart = [sys.executable, "-m", "boneage.data.dicom_apart"]
     assert subprocess.run(apart, input=damaged.getvalue(), capture_output=True, check=False).returncode < 0
-    with pytest.raises(BoneageError, match=r"cannot be decoded \(JPEG Lossless.*damaged"):
+    with pytest.raises(BoneageError, match=r"cannot be decoded \(its decoder gave up"):
         decode_grey(damaged.getvalue())
+
+
+def test_a_picture_larger_than_its_file_says_does_not_fill_the_memory(tmp_path):
+    whole = packed(dicom(HAND), JPEG2000Lossless, tmp_path)
+    size = whole.index(b"\xff\x4f\xff\x51") + 8  # of the SIZ marker segment: the width, four bytes, and the height
+    with pytest.raises(BoneageError, match="cannot be decoded"):
+        decode_grey(whole[:size] + b"\x00\x00\xff\xf0" * 2 + whole[size + 8 :])
 
 
 def test_a_tiff_without_its_dimensions_is_damaged():
