@@ -1,7 +1,7 @@
 """`python -m boneage.data.dicom_apart`: a DICOM file on standard input, its pixels (`.npy`) on standard output.
 
-For compressed pixels. Of a damaged file GDCM may end the whole process; so decoders get one of their own, and a limit to
-its memory. What is wrong with a file is told on standard output, exit code 1.
+For compressed pixels. Of a damaged file GDCM may end the whole process; so decoders get one of their own, and a limit
+to its memory. What is wrong with a file is told on standard output, exit code 1.
 """
 
 import io
