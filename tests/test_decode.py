@@ -266,6 +266,12 @@ def test_a_decoder_that_ends_its_process_does_not_end_ours(tmp_path):
         decode_grey(damaged.getvalue())
 
 
+def test_a_decoder_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("boneage.data.decode.PATIENCE", 0.01)
+    with pytest.raises(BoneageError, match=r"cannot be decoded \(not within 0.01 seconds\)"):
+        decode_grey(packed(dicom(HAND), JPEG2000Lossless, tmp_path))
+
+
 def test_a_picture_larger_than_its_file_says_does_not_fill_the_memory(tmp_path):
     whole = packed(dicom(HAND), JPEG2000Lossless, tmp_path)
     size = whole.index(b"\xff\x4f\xff\x51") + 8  # of the SIZ marker segment: the width, four bytes, and the height

@@ -202,7 +202,10 @@ def _dicom_pixels(dicom, data: bytes) -> np.ndarray:
     if not syntax.is_compressed or syntax == DEFLATED:
         return dicom.pixel_array
     apart = [sys.executable, "-m", "boneage.data.dicom_apart"]
-    done = subprocess.run(apart, input=data, capture_output=True, timeout=PATIENCE, check=False)
+    try:
+        done = subprocess.run(apart, input=data, capture_output=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired as error:  # whose words tell where Python lies
+        raise BoneageError(f"the DICOM file cannot be decoded (not within {PATIENCE} seconds)") from error
     if done.returncode:
         reason = done.stdout.decode(errors="replace").strip() if done.returncode == 1 else "its decoder gave up"
         raise BoneageError(f"the DICOM file cannot be decoded ({reason or 'damaged'})")
