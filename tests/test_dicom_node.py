@@ -180,6 +180,14 @@ def test_a_sender_that_hangs_or_floods_is_hung_up_on_and_others_are_served(start
     assert send(port, hand_dicom()) == 0x0000
 
 
+def test_an_object_too_large_is_not_kept_even_when_hanging_up_comes_too_late(start, receiver, monkeypatch):
+    monkeypatch.setattr(dicom_wire, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(dicom_wire, "_hang_up", lambda association: None)
+    node, port = start(receiver.port)
+    assert send(port, hand_dicom()) == 0xA700  # 29 kB
+    assert node.spool.waiting() == []
+
+
 # -- answering
 
 

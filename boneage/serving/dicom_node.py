@@ -23,10 +23,10 @@ from boneage.paths import alone
 from boneage.serving.dicom_queue import Spool, key_of
 from boneage.serving.dicom_report import build
 from boneage.serving.dicom_settings import Settings
-from boneage.serving.dicom_wire import Declined, Unreachable, close, deliver, listen
+from boneage.serving.dicom_wire import OUT_OF_RESOURCES, Declined, Unreachable, close, deliver, listen
 
 # C-STORE statuses, PS3.4 table B.2-1
-SUCCESS, OUT_OF_RESOURCES, NOT_OF_ITS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
+SUCCESS, NOT_OF_ITS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA900, 0xC000
 NO_ROOM = "the spool cannot be written to; is the disk full?"
 
 log = logging.getLogger("boneage.dicom")

@@ -28,6 +28,7 @@ ACCEPTED = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentat
 SENT = (ComprehensiveSRStorage, SecondaryCaptureImageStorage)
 MAX_BYTES = 2 * door.MAX_BYTES  # of one received object: what is too large to be answered still learns so
 MAX_ASSOCIATIONS = 10
+OUT_OF_RESOURCES = 0xA700  # DICOM PS3.4, table B.2-1
 
 log = logging.getLogger("boneage.dicom")
 
@@ -66,7 +67,7 @@ def listen(settings: Settings, store: Callable[[evt.Event], int]) -> tuple[AE, i
     for kind in ACCEPTED:
         entity.add_supported_context(kind, decodable())
     handlers = [
-        (evt.EVT_C_STORE, store),
+        (evt.EVT_C_STORE, lambda event: OUT_OF_RESOURCES if _too_large(event.assoc) else store(event)),
         (evt.EVT_CONN_OPEN, _limit_silence),
         (evt.EVT_DATA_RECV, _limit_size),
         (evt.EVT_DIMSE_RECV, _message_ended),
@@ -154,7 +155,12 @@ def _limit_size(event: evt.Event) -> None:
     event.assoc.boneage_bytes = getattr(event.assoc, "boneage_bytes", 0) + len(event.data)
     if event.assoc.boneage_bytes > MAX_BYTES:
         log.warning("hung up on a sender whose object exceeds %d MB", MAX_BYTES >> 20)
+        event.assoc.boneage_too_large = True  # its last bytes may be here before the closed connection is noticed
         _hang_up(event.assoc)
+
+
+def _too_large(association: Association) -> bool:
+    return getattr(association, "boneage_too_large", False)
 
 
 def _hang_up(association: Association) -> None:
