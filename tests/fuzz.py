@@ -1,8 +1,8 @@
 """`make fuzz`: 10,000 spoilt files through the door and the HTTP API. Each is answered or refused; nothing breaks.
 
 The model is the best that is shipped. Files run in processes of their own, one after the other, so that a decoder that
-crashes or hangs is counted and stops nothing; what breaks is kept in `cache/fuzz/`. Peak memory is that of such a
-process: decoders, model and web application. Results: benchmarks/fuzz.json.
+crashes or hangs is counted and stops nothing; what breaks is kept in `cache/fuzz/`. Peak memory is what such a process
+(decoders, model and web application) held at most while it worked on one file. Results: benchmarks/fuzz.json.
 """
 
 import contextlib
@@ -104,7 +104,7 @@ def main(inputs: int, first: int, model: str | None) -> None:
 
 
 def _process(source: Path | int, model: str | None, count: int = 1) -> Iterator[tuple[str, float]]:
-    """Outcome and peak memory (MB) so far of each input of a process; a crash or a hang is the outcome of the last.
+    """Outcome and peak memory (MB) of each input of a process; a crash or a hang is the outcome of the last.
 
     The source is a file, or the seed of `count` spoilt ones.
     """
@@ -117,7 +117,7 @@ def _process(source: Path | int, model: str | None, count: int = 1) -> Iterator[
             watch.cancel()
             said, _, peak = line.rstrip("\n").rpartition("\t")
             last = float(peak)
-            yield (said if last <= MOST_MEMORY else f"broken: {last:.0f} MB"), last
+            yield said, last
             watch = threading.Timer(PATIENCE, process.kill)
             watch.start()
         watch.cancel()
@@ -137,12 +137,17 @@ def work(source: str, count: int, model: str | None) -> None:
 
     def one(data: bytes, form: dict[str, str]) -> None:
         (KEPT / "now").write_bytes(data)
+        _forget_peak()
         try:
             said = outcome(client, data, form)
         except Exception as error:
             said = f"broken: {type(error).__name__} {error}".splitlines()[0]
+        peak = _peak()
+        if peak > MOST_MEMORY:
+            said = f"broken: {peak:.0f} MB"
+        if said.startswith("broken"):
             _keep("broken")
-        print(f"{said}\t{_peak():.1f}", flush=True)
+        print(f"{said}\t{peak:.1f}", flush=True)
 
     if source.isdigit():
         drawn = given(spoilt(), FORMS)(one)
@@ -158,8 +163,13 @@ def work(source: str, count: int, model: str | None) -> None:
         one(Path(source).read_bytes(), GOOD_FORM)
 
 
+def _forget_peak() -> None:
+    """Begin anew to note the most memory held (Linux, proc(5): clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak() -> float:
-    """The most memory that this process has held, MB."""
+    """The most memory that this process has held since then, MB."""
     (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 

@@ -371,6 +371,7 @@ PNG, JPEG, WEBP, TIFF = (pillow(HAND, kind) for kind in ("PNG", "JPEG", "WEBP", 
         (b"", r"the file is empty \(0 bytes\)"),
         (PNG[: len(PNG) // 2], "the image is truncated"),
         (PNG[:-8], "the image is truncated"),
+        (PNG[:33] + b"\xff\xff\x20\x00" + PNG[37:], "the image is truncated"),  # a chunk of 4.3 GB
         (JPEG[: len(JPEG) // 2], "the image is truncated"),
         (WEBP[: len(WEBP) // 2], "the image is damaged"),
         (TIFF[: len(TIFF) // 2], "the image is damaged|too damaged to tell"),
@@ -385,8 +386,8 @@ PNG, JPEG, WEBP, TIFF = (pillow(HAND, kind) for kind in ("PNG", "JPEG", "WEBP", 
         (pillow(HAND, "TIFF", save_all=True, append_images=[OTHER]), "expected one image, found 2"),
         (pillow(np.where(HAND > 90, np.nan, HAND).astype(np.float32), "TIFF"), "pixels that are not numbers"),
     ],
-    ids=["empty", "png-half", "png-end", "jpeg-half", "webp-half", "tiff-half", "png-inside", "text", "lfs", "1x1",
-         "20000", "tall", "gif", "webp-animated", "tiff-pages", "nan"],
+    ids=["empty", "png-half", "png-end", "png-long-chunk", "jpeg-half", "webp-half", "tiff-half", "png-inside", "text",
+         "lfs", "1x1", "20000", "tall", "gif", "webp-animated", "tiff-pages", "nan"],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_says_why(data, message):
     with pytest.raises(BoneageError, match=message) as caught:

@@ -142,9 +142,16 @@ def _decode_plain_png(data: bytes, height: int, width: int) -> np.ndarray | None
 
 
 def _truncated(data: bytes) -> bool:
-    """OpenCV fills what a cut PNG or JPEG lacks with grey; both formats end in a mark that tells."""
+    """OpenCV fills what a cut PNG or JPEG lacks with grey; both formats end in a mark that tells.
+
+    A PNG is a row of chunks: where one claims to be longer than the file, decoders would ask for that much memory.
+    """
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return b"IEND" not in data[-64:]
+        at, kind = 8, b""
+        while kind != b"IEND" and at + 12 <= len(data):
+            kind = data[at + 4 : at + 8]
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        return kind != b"IEND" or at > len(data)
     if data[:2] == b"\xff\xd8":
         return b"\xff\xd9" not in data[-4096:]
     return False
@@ -162,7 +169,7 @@ def _to_uint16(values: np.ndarray) -> np.ndarray:
         raise BoneageError("the image holds pixels that are not numbers (NaN or infinite)")
     if high <= low:
         return np.zeros(values.shape, np.uint16)
-    most = np.finfo(values.dtype if values.dtype.kind == "f" else np.float64).max
+    most = float(np.finfo(values.dtype if values.dtype.kind == "f" else np.float64).max)
     if high - low > most or 65535 / (high - low) > most:
         raise BoneageError(f"the image's grey levels cannot be told apart (from {low:g} to {high:g})")
     stretched = values - low
