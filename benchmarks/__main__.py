@@ -20,7 +20,7 @@ NAMES = (
     "input_pipeline",
     "prepare",
     "epoch",
-    "batchnorm",
+    "fused",
     "memory",
     "determinism",
     "gradcam",

@@ -1,4 +1,4 @@
-"""BatchNorm in one operation is Keras's BatchNorm: the same answers, gradients and statistics."""
+"""BatchNorm and swish in one operation are Keras's own: the same answers, gradients and statistics."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras import layers
 
 from boneage.models.build import build
 from boneage.training import precision
-from boneage.training.fused import FusedBatchNormalization, fused
+from boneage.training.fused import FusedBatchNormalization, FusedSwish, fused
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="an operation of TensorFlow")
@@ -57,6 +57,29 @@ def test_what_is_no_feature_map_stays_keras_own():
     layer = layers.BatchNormalization()
     layer(inputs)
     assert type(fused(layer)) is layers.BatchNormalization
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_swish_and_its_gradient_are_those_of_keras(dtype):
+    plain = layers.Activation("swish", dtype=dtype)
+    copy = fused(plain)
+    assert type(copy) is FusedSwish
+    x = tf.constant([-200.0, -3, -1, -1e-4, 0, 1e-4, 1, 3, 200])
+    found = []
+    for layer in (copy, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cast(layer(x, training=True) if layer is copy else layer(x), "float32")
+            loss = tf.reduce_sum(y**3)
+        found.append((y, tape.gradient(loss, x)))
+    (ours, our_slope), (theirs, their_slope) = found
+    close = {"rtol": 1e-5, "atol": 1e-7} if dtype == "float32" else {"rtol": 0.03, "atol": 1e-3}
+    np.testing.assert_allclose(ours, theirs, **close)
+    np.testing.assert_allclose(our_slope, their_slope, **close)
+
+
+def test_other_activations_stay_keras_own():
+    assert type(fused(layers.Activation("relu"))) is layers.Activation
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "dense_bfloat16"])

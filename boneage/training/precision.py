@@ -38,7 +38,7 @@ class _DenseInHalf(layers.SeparableConv2D):
 
 
 def build_under(precision: str, make: Callable[[], keras.Model]) -> keras.Model:
-    """The model that `make` builds, computing as `precision` says, BatchNorm fused; the same weights in one order."""
+    """The model that `make` builds, computing as `precision` says, with fused layers; the same weights in one order."""
     dense = precision == "dense_bfloat16"
     keras.config.set_dtype_policy("float32" if dense else precision)
     try:
