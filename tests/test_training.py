@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ from boneage.models.batchnorm import BatchNormEstimator
 from boneage.models.build import build
 from boneage.models.predict import predict
 from boneage.models.weights import load_model
-from boneage.training import precision, train
+from boneage.training import live, precision, train
 from boneage.training.feed import TrainingBatches
 from boneage.training.live import LiveLine
 from boneage.training.run_folder import Checkpoint, RunFolder
@@ -447,7 +448,7 @@ def test_biases_and_normalisation_are_not_decayed(trained):
 
 
 def test_a_log_gets_one_line_an_epoch(small, capsys):
-    line = LiveLine(small(stages=(Stage(32, 2), Stage(64, 1))), steps=5, first_epoch=0)
+    line = LiveLine(small(stages=(Stage(32, 2), Stage(64, 1))), steps=5, first_epoch=0, guess=30.0)
     line.open(0, 32)
     record = {"epoch": 1, "size": 32, "loss": 1.25, "val_mae": 12.345, "val_accuracy": 0.5, "images_per_second": 99.6}
     line.begin -= 60
@@ -456,6 +457,33 @@ def test_a_log_gets_one_line_an_epoch(small, capsys):
         "Tiny joint: epoch 1/3 at 32 px: loss 1.250, validation MAE 12.35 months, accuracy 50.0%, 100 images/s, "
         "best so far, about 5 min left\n"  # one epoch of 32 px and one of 64 px are left: five times the work
     )
+
+
+def test_a_log_hears_of_a_long_epoch_now_and_then(small, capsys, monkeypatch):
+    minutes = [0]
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * minutes[0], perf_counter=live.time.perf_counter)
+    monkeypatch.setattr(live, "time", clock)
+    line = LiveLine(small(stages=(Stage(32, 3),)), steps=5, first_epoch=0, guess=30.0)
+    line.open(0, 32)
+    tick = line.callback()
+    for batch, minutes[0] in enumerate((1, 4, 6, 7, 12)):
+        tick.on_train_batch_end(batch, {"loss": 1.25, "months_mae": 9.0})
+    assert capsys.readouterr().out == (
+        "Tiny joint: epoch 1/3, 32 px: batch 3/5, loss 1.25, MAE 9.00\n"
+        "Tiny joint: epoch 1/3, 32 px: batch 5/5, loss 1.25, MAE 9.00\n"
+    )
+
+
+@pytest.mark.parametrize(("mae", "warned"), [(27.5, True), (26.5, False)])
+def test_a_model_that_does_no_better_than_the_mean_is_told(small, capsys, mae, warned):
+    line = LiveLine(small(), steps=5, first_epoch=0, guess=30.0)
+    line.open(0, 32)
+    line.close(
+        {"epoch": 1, "size": 32, "loss": 1.0, "val_mae": mae, "images_per_second": 1.0},
+        train.Progress(epoch=1, best_epoch=0),
+    )
+    said = "hardly better than always answering the mean (30.00): if it stays so, start anew with a lower learning_rate"
+    assert (said in capsys.readouterr().out) is warned
 
 
 # --- precision

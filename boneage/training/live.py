@@ -8,6 +8,9 @@ from tqdm import tqdm
 
 from boneage.config import TrainConfig
 
+QUIET = 300  # seconds after which a log is told how an epoch goes
+NO_BETTER = 0.9  # of the error of always answering the mean: more than this is hardly better
+
 
 def clock(seconds: float) -> str:
     """`4800` -> `"1 h 20 min"`."""
@@ -16,32 +19,41 @@ def clock(seconds: float) -> str:
 
 
 class LiveLine:
-    """One progress bar an epoch on a terminal, one plain line an epoch in a log."""
+    """One progress bar an epoch on a terminal; in a log a plain line now and then, and one an epoch.
 
-    def __init__(self, config: TrainConfig, steps: int, first_epoch: int):
-        self.config, self.steps = config, steps
+    `guess` is the validation MAE in months of always answering the mean: a model that stays near it learns nothing.
+    """
+
+    def __init__(self, config: TrainConfig, steps: int, first_epoch: int, guess: float):
+        self.config, self.steps, self.guess = config, steps, guess
         self.begin, self.first_epoch, self.bar = time.perf_counter(), first_epoch, None
 
     def open(self, epoch: int | None, size: int) -> None:
         """`epoch` counts from 0; None is the warm-up of the head."""
         c = self.config
         name = "head warm-up" if epoch is None else f"epoch {epoch + 1}/{c.epochs}"
-        self.bar = tqdm(
-            total=self.steps, desc=f"{c.backbone} {c.run_name}: {name}, {size} px", unit="batch", leave=False,
-            disable=not sys.stderr.isatty(),
-        )  # fmt: skip
+        self.what = f"{c.backbone} {c.run_name}: {name}, {size} px"
+        self.bar = tqdm(total=self.steps, desc=self.what, unit="batch", leave=False, disable=not sys.stderr.isatty())
 
     def callback(self) -> keras.callbacks.Callback:
-        bar = self.bar
+        bar, what, steps, told = self.bar, self.what, self.steps, time.monotonic()
 
         class Tick(keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None):
+                nonlocal told
                 bar.update(1)
-                if not bar.disable and batch % 10 == 0:
-                    shown = {"loss": logs["loss"]}
-                    if (mae := logs.get("mae", logs.get("months_mae"))) is not None:
-                        shown["MAE"] = mae
-                    bar.set_postfix({k: f"{float(v):.2f}" for k, v in shown.items()}, refresh=False)
+                quiet = bar.disable and time.monotonic() - told < QUIET
+                if quiet or (not bar.disable and batch % 10):
+                    return
+                shown = {"loss": logs["loss"]}
+                if (mae := logs.get("mae", logs.get("months_mae"))) is not None:
+                    shown["MAE"] = mae
+                shown = {k: f"{float(v):.2f}" for k, v in shown.items()}
+                bar.set_postfix(shown, refresh=False)
+                if bar.disable:
+                    told = time.monotonic()
+                    values = ", ".join(f"{k} {v}" for k, v in shown.items())
+                    print(f"{what}: batch {batch + 1}/{steps}, {values}", flush=True)
 
         return Tick()
 
@@ -65,6 +77,11 @@ class LiveLine:
         )
         if left:
             parts.append(f"about {clock(left)} left")
+        if record.get("val_mae", 0) > NO_BETTER * self.guess:
+            parts.append(
+                f"hardly better than always answering the mean ({self.guess:.2f}): if it stays so, start anew with a "
+                "lower learning_rate"
+            )
         print(
             f"{c.backbone} {c.run_name}: epoch {record['epoch']}/{c.epochs} at {record['size']} px: "
             + ", ".join(parts),

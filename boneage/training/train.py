@@ -120,6 +120,7 @@ class _Run:
         self.steps = max(1, len(rows["train"]) // config.batch_size)
         self.statistics, self.predictor = BatchNormEstimator(model), predictor(model)
         self.sd = float(rows["train"]["months"].std())
+        self.guess = float((rows["validation"]["months"] - rows["train"]["months"].mean()).abs().mean())
 
     def fine_tune(self, policy: str, state: dict | None) -> dict:
         """The whole of training, from the checkpoint's `state` where there is one; returns facts for `run.json`."""
@@ -134,7 +135,7 @@ class _Run:
             progress, started = Progress(**state["progress"]), state["started"]
             self.compile()
             self.folder.checkpoint.restore(self.model)
-        line = LiveLine(c, self.steps, progress.epoch)
+        line = LiveLine(c, self.steps, progress.epoch, self.guess)
         while progress.epoch < c.epochs and not self.stops_early(progress):
             size, begin = c.stage_of(progress.epoch).size, time.perf_counter()
             if progress.epoch and size != c.stage_of(progress.epoch - 1).size:
@@ -188,7 +189,7 @@ class _Run:
         batches = TrainingBatches(
             self.cache, self.rows["train"], self.config, self.config.stages[0].size, WARMUP_EPOCH, steps
         )
-        line = LiveLine(self.config, steps, 0)
+        line = LiveLine(self.config, steps, 0, self.guess)
         line.open(None, batches.size)
         self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[line.callback()])
         line.close(None, None)
