@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from boneage.config import Stage, TrainConfig
 from boneage.errors import BoneageError
 from boneage.sweeps import Campaign, describe, load, seconds_left, state
 
+OUTPUTS = Path(__file__).parents[1] / "outputs"
 B0 = TrainConfig(stages=(Stage(100, 2), Stage(200, 3)), name="a")
 
 
@@ -77,6 +79,13 @@ def test_a_wrong_file_is_explained(tmp_path, text, message):
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(BoneageError, match=message):
         load(str(tmp_path / "c.toml"))
+
+
+def test_the_cpu_campaign_repeats_the_shipped_runs():
+    for config in load("cpu").configs:
+        run = OUTPUTS / config.backbone / config.run_name
+        if (run / "run.json").exists():
+            assert replace(TrainConfig.load(run / "config.json"), precision=config.precision) == config
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
