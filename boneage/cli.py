@@ -293,8 +293,9 @@ def campaign(name, data, outputs, images):
     folder = plan.data(data)
     click.echo(sweeps.describe(plan, outputs))
     images = _images_folder(images, outputs)
-    runs = sweeps.run(plan, folder, outputs)
-    explain_runs(runs, folder, out=images / "gradcam.png")
+    sweeps.run(plan, folder, outputs)
+    if runs := sweeps.shown(plan, outputs):
+        explain_runs(runs, folder, out=images / "gradcam.png")
     report_runs(outputs, images, data=folder)
     click.echo(f"report: {(outputs / PAGE).resolve()}")
 

@@ -100,6 +100,17 @@ def load(name: str) -> Campaign:
     return Campaign(configs, phantom, tuple(values.get("evaluate", ())), tuple(values.get("ensemble", ())))
 
 
+def shown(campaign: Campaign, outputs: Path) -> list[Path]:
+    """The runs whose heat maps one figure can compare: of each backbone the first that tells months, in one frame.
+
+    The frame is the one that most of the runs see.
+    """
+    configs = [c for c in campaign.configs if c.head != "classification"]
+    frame = max((c.frame for c in configs), key=[c.frame for c in configs].count, default=None)
+    first = {c.backbone: c for c in reversed(configs) if c.frame == frame}
+    return [outputs / c.backbone / c.run_name for c in configs if first.get(c.backbone) is c]
+
+
 def state(campaign: Campaign, outputs: Path) -> list[tuple[TrainConfig, str]]:
     """How every run of a campaign stands: "finished", "to evaluate", "epoch 3/12" or "to do"."""
     from boneage.training.run_folder import RunFolder

@@ -269,6 +269,7 @@ def row(metric, low, high, chance=(0, 0, 0), method="toy"):
         (row("insertion", 2, 3, (5, 4, 7)), PASS),
         (row("insertion", 2, 4.5, (5, 4, 7)), FAIL),
         (row("road", 0, 1), ""),  # no goal set
+        (row("outside_energy", np.nan, np.nan), ""),  # too few images for an interval
         (row("deletion", 8, 12, (5, 4, 7), CENTRE), ""),  # a control has none to meet
     ],
 )

@@ -22,7 +22,7 @@ from dicom_hands import (
     node_process,
     send,
 )
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from pynetdicom import AE
 from pynetdicom.sop_class import ComprehensiveSRStorage, ComputedRadiographyImageStorage, Verification
 
@@ -186,6 +186,11 @@ def test_an_object_too_large_is_not_kept_even_when_hanging_up_comes_too_late(sta
     node, port = start(receiver.port)
     assert send(port, hand_dicom()) == 0xA700  # 29 kB
     assert node.spool.waiting() == []
+
+
+def test_what_the_door_refuses_is_turned_down_when_it_is_proposed():
+    assert DeflatedExplicitVRLittleEndian not in dicom_wire.decodable()
+    assert RLELossless in dicom_wire.decodable()
 
 
 # -- answering

@@ -71,6 +71,19 @@ def test_an_ensemble_is_the_mean_of_its_members_in_months_and_probabilities(pair
     assert not (folder / "model.keras").exists()
 
 
+def test_an_ensemble_made_anew_keeps_nothing_of_the_earlier_one(pair, tmp_path):
+    folder = combine("both", pair, tmp_path)
+    (pair[1] / "predictions_holdout.csv").unlink()
+    combine("both", pair, tmp_path)
+    assert not (folder / "predictions_holdout.csv").exists()
+    assert "holdout" not in json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_correction_without_months_is_refused(tmp_path):
+    with pytest.raises(BoneageError, match="needs a regression head"):
+        combine("x", [fake_run(tmp_path, "g", None, groups=True)], tmp_path, correction="linear")
+
+
 def test_it_lists_its_members_by_digest(pair, tmp_path):
     members = json.loads((combine("both", pair, tmp_path) / "run.json").read_text())["members"]
     assert [m["run"] for m in members] == ["Tiny/one", "Tiny/three"]

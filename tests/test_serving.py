@@ -181,6 +181,7 @@ def test_polarity_is_told_from_the_picture(seed):
 
 def test_polarity_of_a_picture_of_one_grey_level_is_left_alone():
     assert not door.bones_look_dark(np.full((40, 40), 7, np.uint8))
+    assert not door.bones_look_dark(np.arange(16 * 4000, dtype=np.uint16).reshape(16, 4000))  # under a pixel high at 96
 
 
 class Stub(Predictor):

@@ -48,6 +48,16 @@ def test_predict_as_json_csv_and_pictures(boneage, shelf, films, tmp_path):
         assert overlay.shape[:2] == cv2.imread(str(films[0])).shape[:2]
 
 
+def test_pictures_of_files_that_share_a_name_do_not_overwrite_each_other(boneage, shelf, films, tmp_path):
+    for patient, film in zip(("p1", "p2"), films, strict=True):
+        (tmp_path / patient).mkdir()
+        shutil.copyfile(film, tmp_path / patient / "image.png")
+    code, *_ = boneage("predict", *tmp_path.glob("p?/image.png"), "--sex", "M", "--overlay", tmp_path / "out")
+    assert code == 0
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert written == ["image-2_older.png", "image-2_younger.png", "image_older.png", "image_younger.png"]
+
+
 def test_one_bad_file_stops_no_other_and_shows_in_the_exit_code(boneage, shelf, films, tmp_path):
     (tmp_path / "no.png").write_bytes(b"no image")
     code, out, _ = boneage("predict", tmp_path / "no.png", tmp_path / "absent.png", films[0], "--sex", "F", "--json")

@@ -34,6 +34,31 @@ def test_every_shipped_campaign_is_sound(name):
         assert all(m.endswith("/tta") <= ("tta" in plan.evaluation) for m in ensemble["members"])
 
 
+def test_one_figure_compares_a_run_of_each_backbone_that_sees_the_same_frame():
+    def run(backbone, name, **changes):
+        return replace(B0, backbone=backbone, name=name, **changes)
+
+    plan = Campaign(
+        (
+            run("EfficientNetB0", "whole"),
+            run("EfficientNetB0", "groups", frame="hand", head="classification"),
+            run("EfficientNetB0", "a", frame="hand"),
+            run("EfficientNetB0", "b", frame="hand"),
+            run("Xception", "c", frame="hand"),
+        ),
+        None,
+    )
+    assert sweeps.shown(plan, Path("o")) == [Path("o/EfficientNetB0/a"), Path("o/Xception/c")]
+    assert sweeps.shown(Campaign(plan.configs[1:2], None), Path("o")) == []
+
+
+@pytest.mark.parametrize("name", ["cpu", "ablation", "lookalike", "gpu", "real", "phantom"])
+def test_a_shipped_campaign_has_a_figure_of_heat_maps(name):
+    plan = load(name)
+    backbones = {c.backbone for c in plan.configs if c.head != "classification"}
+    assert {path.parent.name for path in sweeps.shown(plan, Path("o"))} == backbones
+
+
 def test_the_lookalike_is_the_earlier_works_recipe():
     for config in load("lookalike").configs:
         assert (config.frame, config.input_scale, config.loss, config.schedule) == ("squash", "unit", "mse", "plateau")

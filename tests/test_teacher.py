@@ -63,3 +63,17 @@ def test_a_teacher_of_other_frames_is_refused(small, phantom_cache, tiny_run, sp
     config = small(teacher=str(tiny_run / "model.keras"), frame="hand")
     with pytest.raises(BoneageError, match=r"sees the frame 'whole' .* expected the frame 'hand'"):
         mixed_targets(config, phantom_cache, split, tmp_path)
+
+
+def test_answers_of_a_run_that_was_given_up_are_not_another_teachers(small, phantom_cache, tiny_run, tmp_path):
+    config = small(teacher=str(tiny_run / "model.keras"), stages=(Stage(32, 1),), name="student")
+    (tmp_path / "Tiny" / "student").mkdir(parents=True)
+    (tmp_path / "Tiny" / "student" / PREDICTIONS).write_text("of another teacher\n")
+    run = train(config, phantom_cache.folder, tmp_path)
+    assert len(pd.read_csv(run / PREDICTIONS)) > 0
+
+
+def test_initial_weights_that_have_learnt_from_what_is_held_back_are_refused(small, phantom_cache, tiny_run, tmp_path):
+    config = small(initial_weights=str(tiny_run / "model.keras"), seed=1, name="leaky")  # another seed, another split
+    with pytest.raises(BoneageError, match=r"was trained on [0-9]+ images that this run holds back"):
+        train(config, phantom_cache.folder, tmp_path)

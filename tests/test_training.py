@@ -434,6 +434,25 @@ def test_warming_up_trains_the_head_and_only_the_head(small, phantom_cache):
     assert [v.path for v in model.trainable_variables] == trainable
 
 
+def test_only_epochs_of_the_last_stage_count_as_waiting(small):
+    long = SimpleNamespace(config=small(stages=(Stage(32, 7), Stage(64, 9)), patience=5))
+    stops = train._Run.stops_early
+    assert not stops(long, train.Progress(epoch=7, best_epoch=0))
+    assert not stops(long, train.Progress(epoch=11, best_epoch=0))
+    assert stops(long, train.Progress(epoch=12, best_epoch=0))
+    assert not stops(long, train.Progress(epoch=12, best_epoch=7))
+
+
+def test_a_run_begun_on_another_split_is_not_resumed(tmp_path):
+    split = pd.DataFrame({"id": ["1", "2"], "set": ["train", "holdout"]})
+    folder = RunFolder(tmp_path)
+    folder.save_split(split)
+    folder.save_split(split, begun=True)
+    with pytest.raises(BoneageError, match="was begun on other images, or on another split of them"):
+        folder.save_split(split.assign(set=["holdout", "train"]), begun=True)
+    assert list(pd.read_csv(tmp_path / "split.csv")["set"]) == ["train", "holdout"]
+
+
 def test_a_diverged_run_is_told(small, phantom_cache, tmp_path):
     config = small(head="regression", learning_rate=1e38, warmup_epochs=0.0, stages=(Stage(32, 1),))
     with pytest.raises(

@@ -89,7 +89,7 @@ def combine(
     Raises
     ------
     BoneageError
-        Members of other images or other data, or without predictions; the name is taken by another ensemble.
+        Members of other images or other data, or without predictions, or without months where these are to be fitted.
     """
     parts = [Member(Path(m)) for m in members]
     folder = outputs / BACKBONE / name
@@ -108,6 +108,8 @@ def combine(
     combined = {s: average(t, weights, curve) for s, t in tables.items()}
     if fitted_weights or correction != "none":
         combined["validation"] = cross_fitted(tables["validation"], fit)
+    for s in EVALUATED:  # those of an earlier ensemble of this name go
+        predictions_path(folder, s).unlink(missing_ok=True)
     for s, table in combined.items():
         write_csv(predictions_path(folder, s), table.reset_index())
     shutil.copyfile(parts[0].run / "split.csv", folder / "split.csv")
@@ -134,6 +136,8 @@ def fit_on(tables: list[pd.DataFrame], fitted_weights: bool, correction: str) ->
     if correction == "none":
         return weights, lambda months: months
     mean = average(tables, weights, lambda months: months)
+    if "predicted_months" not in mean:
+        raise BoneageError("a correction is one of months: some member needs a regression head")
     return weights, CURVES[correction](mean["predicted_months"].to_numpy(), mean["reference_months"].to_numpy())
 
 

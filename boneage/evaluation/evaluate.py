@@ -67,7 +67,7 @@ def evaluate(
         raise BoneageError(
             f"no model.keras in {run}: the run is not finished; continue it with `boneage train --resume`"
         )
-    cache = _cache_of(run, data, config.size, config.frame, split)
+    cache = cache_of(run, data, config.size, config.frame, split)
     present = [s for s in sets if (split["set"] == s).any()]
 
     def to_do(folder: Path, names: list[str], asked: bool = True) -> list[str]:
@@ -146,7 +146,7 @@ def _save(folder: Path, name: str, table: pd.DataFrame) -> None:
     write_csv(predictions_path(folder, name), table)
 
 
-def _cache_of(run: Path, data: Path | str, size: int, frame: str, split: pd.DataFrame) -> Cache:
+def cache_of(run: Path, data: Path | str, size: int, frame: str, split: pd.DataFrame) -> Cache:
     """The cache of `data`, if it is what the run was trained on."""
     facts = read_json(run, "run.json")
     cache = open_or_prepare(data, size, frame)

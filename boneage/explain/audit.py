@@ -65,7 +65,7 @@ def audit(
     set_name
         Set of the runs' splits that the headline is about.
     every_method
-        Also the slow methods: some twenty times as long.
+        Also the slow methods: some ten times as long.
 
     Returns
     -------

@@ -165,10 +165,10 @@ def curve_areas(curves: pd.DataFrame) -> pd.DataFrame:
 def verdict(row) -> str:
     """Whether a row of evidence meets its metric's goal; a control has none to meet."""
     goal = METRICS[row.metric].goal
-    if goal is None or row.method in CONTROLS or row.set != HEADLINE:
+    if goal is None or row.method in CONTROLS or row.set != HEADLINE or not np.isfinite(row.low):  # no interval of few
         return OPEN
     higher = row.better == "higher"
-    worst = (row.low if higher else row.high) if np.isfinite(row.low) else row.value
+    worst = row.low if higher else row.high
     bar = (row.chance_high if higher else row.chance_low) if goal == RANDOM else goal
     met = (worst > bar if higher else worst < bar) if goal == RANDOM else (worst >= bar if higher else worst <= bar)
     return PASS if met else FAIL

@@ -1,4 +1,4 @@
-"""Compiled calls of a model, the same on every Keras backend: where the three differ, they differ here only."""
+"""Compiled calls of a model, the same on every Keras backend, where the three compile in ways of their own."""
 
 from collections.abc import Callable
 

@@ -77,7 +77,7 @@ def sample_grid(runs: Runs, cache: Cache) -> Figure:
     chosen = fixed_samples(runs[0].holdout)
     columns = len(SAMPLE_AGES)
     rows = math.ceil(len(chosen) / columns)
-    figure, axes = style.new_figure(9, rows * (2.55 + 0.2 * len(runs)) + 0.4, nrows=rows, ncols=columns, squeeze=False)
+    figure, axes = style.new_figure(9, rows * (2.55 + 0.22 * len(runs)) + 0.5, nrows=rows, ncols=columns, squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (_, row) in zip(axes.flat, chosen.iterrows(), strict=False):

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from boneage.config import Augmentation, TrainConfig
 from boneage.data.augment import random_tone
-from boneage.data.cache import Cache, open_or_prepare
+from boneage.data.cache import Cache
+from boneage.evaluation.evaluate import cache_of
 from boneage.evaluation.run_files import read_predictions, read_split
 from boneage.paths import write_csv, write_text
 from boneage.serving import door, foreign, gate
@@ -51,7 +52,7 @@ def calibrate(run: Path, data: str | Path) -> pd.DataFrame:
     """
     run = Path(run)
     config, split = TrainConfig.load(run / "config.json"), read_split(run)
-    cache, runtime = open_or_prepare(data, config.size, config.frame), Runtime(run)
+    cache, runtime = cache_of(run, data, config.size, config.frame, split), Runtime(run)
     training, of_validation = (_features(runtime, cache, split, name) for name in ("train", "validation"))
     validation = read_predictions(run, "validation")
     widths = half_widths(validation)

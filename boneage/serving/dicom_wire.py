@@ -10,6 +10,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import (
     AllTransferSyntaxes,
     ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -86,6 +87,8 @@ def decodable() -> list[str]:
     """UIDs of the transfer syntaxes whose pixels can be decoded here; any other is rejected when it is proposed."""
     syntaxes = []
     for uid in AllTransferSyntaxes:
+        if uid == DeflatedExplicitVRLittleEndian:  # which the door refuses: a few kB may unpack to GB
+            continue
         with suppress(NotImplementedError):  # films, sound, references
             if get_decoder(uid).is_available:
                 syntaxes.append(uid)

@@ -126,10 +126,12 @@ def bones_look_dark(grey: np.ndarray) -> bool:
     polarities where it says yes, and lets the gate decide.
     """
     scale = 96 / max(grey.shape)
+    if min(grey.shape) * scale < 16:
+        return False
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype("float32")
     height, width = small.shape
     low, high = np.percentile(small, (1, 99)).astype("float32")
-    if min(height, width) < 16 or high <= low:
+    if high <= low:
         return False
     small = np.clip((small - low) / (high - low), 0, 1)
     y, x = np.abs(np.linspace(-0.5, 0.5, height))[:, None], np.abs(np.linspace(-0.5, 0.5, width))

@@ -30,8 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from boneage import __version__
 from boneage.config import TrainConfig
-from boneage.data.cache import open_or_prepare
 from boneage.errors import BoneageError
+from boneage.evaluation.evaluate import cache_of
 from boneage.evaluation.run_files import read_split
 from boneage.explain.gradcam import GradCAMPlusPlus
 from boneage.explain.maps import weighted_map
@@ -73,15 +73,15 @@ def export(run: Path, data: str | Path, kind: str = "onnx", images: int = PARITY
     Raises
     ------
     BoneageError
-        No such model, one without months, another Keras backend than TensorFlow, or an export that disagrees: then no
-        file is left behind, and an older one stays as it was.
+        No such model, one without months, other data than the run's, another Keras backend than TensorFlow, or an
+        export that disagrees: then no file is left behind, and an older one stays as it was.
     """
     if keras.backend.backend() != "tensorflow":
         raise BoneageError("only the TensorFlow backend can export; set KERAS_BACKEND=tensorflow")
     run = Path(run)
     model = as_float32(load_model(run / "model.keras"))
     config, split = TrainConfig.load(run / "config.json"), read_split(run)
-    cache = open_or_prepare(data, config.size, config.frame)
+    cache = cache_of(run, data, config.size, config.frame, split)
     rows = cache.rows(split["id"][split["set"] == "holdout"].head(images))
     inputs = inputs_of(cache, rows, config.size)
     with atomic(run / FILES[kind]) as part:

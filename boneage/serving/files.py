@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -92,13 +93,19 @@ def save_csv(answers: Answers, path: Path) -> None:
 
 
 def save_overlays(answers: Answers, folder: Path) -> list[Path]:
-    """`<name>_older.png` and `<name>_younger.png` of each answered file; the paths."""
-    written = []
+    """`<name>_older.png` and `<name>_younger.png` of each answered file; the paths.
+
+    Of files that share a name the second becomes `<name>-2`, and so on.
+    """
+    written, named = [], Counter()
     for file, answer in answers.items():
         if isinstance(answer, BoneageError):
             continue
+        name = Path(file).stem
+        named[name] += 1
+        name += f"-{named[name]}" if named[name] > 1 else ""
         for direction in ("older", "younger"):
-            path = Path(folder) / f"{Path(file).stem}_{direction}.png"
+            path = Path(folder) / f"{name}_{direction}.png"
             _, png = cv2.imencode(".png", cv2.cvtColor(answer.overlay(direction), cv2.COLOR_RGB2BGR))
             with atomic(path) as part:
                 part.write_bytes(png.tobytes())

@@ -93,8 +93,15 @@ class RunFolder:
             raise BoneageError(f"nothing to resume in {self.path}; start the run without --resume")
         config.save(self.path / "config.json")
 
-    def save_split(self, split: pd.DataFrame) -> None:
-        write_csv(self.path / "split.csv", split)
+    def save_split(self, split: pd.DataFrame, begun: bool = False) -> None:
+        """Keep the split; a run that was begun on another one is refused: it has learnt from what is held back now."""
+        path = self.path / "split.csv"
+        if begun and not pd.read_csv(path, dtype=str)[["id", "set"]].equals(split[["id", "set"]].astype(str)):
+            raise BoneageError(
+                f"{self.path} was begun on other images, or on another split of them; resume it with the data that it "
+                "was begun with, or remove it and start over"
+            )
+        write_csv(path, split)
 
     def history(self) -> pd.DataFrame:
         path = self.path / "history.csv"

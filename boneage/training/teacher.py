@@ -50,14 +50,7 @@ def mixed_targets(config: TrainConfig, cache: Cache, split: pd.DataFrame, folder
             f"the teacher {path} sees the frame {its_config.frame!r} and has a {its_config.head} head; "
             f"expected the frame {config.frame!r} and a head that tells months"
         )
-    its_split = pd.read_csv(path.parent / "split.csv", dtype={"id": str})
-    learnt = set(its_split["id"][its_split["set"] == "train"])
-    leaked = learnt & set(split["id"][split["set"] != "train"])
-    if leaked:
-        raise BoneageError(
-            f"the teacher {path} was trained on {len(leaked)} images that this run holds back, "
-            f"{min(leaked)} among them; take one trained on the same split"
-        )
+    refuse_leakage(path, split)
     ids = split["id"][split["set"] == "train"]
     if not (folder / PREDICTIONS).exists():
         write_csv(folder / PREDICTIONS, predict(teacher, cache, ids, its_config.size))
@@ -66,3 +59,18 @@ def mixed_targets(config: TrainConfig, cache: Cache, split: pd.DataFrame, folder
     mixture = (1 - w) * table["reference_months"] + w * table["predicted_months"]
     said = {"name": "/".join(path.parts[-3:]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     return mixture, said
+
+
+def refuse_leakage(model: Path, split: pd.DataFrame) -> None:
+    """Raises BoneageError when a run's `model.keras` has learnt from images that `split` (`id`, `set`) holds back."""
+    if not (table := model.parent / "split.csv").exists():
+        raise BoneageError(
+            f"no split.csv beside {model}, which tells what it was trained on; give a finished run's model"
+        )
+    its_split = pd.read_csv(table, dtype=str)
+    leaked = set(its_split["id"][its_split["set"] == "train"]) & set(split["id"][split["set"] != "train"])
+    if leaked:
+        raise BoneageError(
+            f"{model} was trained on {len(leaked)} images that this run holds back, {min(leaked)} among them; "
+            "take one trained on the same split"
+        )

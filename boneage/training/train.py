@@ -23,7 +23,7 @@ from boneage.training import precision
 from boneage.training.feed import TrainingBatches
 from boneage.training.live import LiveLine
 from boneage.training.run_folder import RunFolder
-from boneage.training.teacher import mixed_targets
+from boneage.training.teacher import PREDICTIONS, mixed_targets, refuse_leakage
 
 WARMUP_EPOCH = 1_000_000  # numbers the head's warm-up apart from every real epoch, for its random draws
 NO_DECAY = ["bias", "gamma", "beta"]
@@ -70,17 +70,23 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
     Raises
     ------
     BoneageError
-        A finished run is there already; an unfinished one is and `resume` is false, or was started with another config.
+        A finished run is there already; an unfinished one is and `resume` is false, or was started with another config
+        or on other images; initial weights or teacher have learnt from images that this split holds back.
     """
     folder = RunFolder(outputs / config.backbone / config.run_name)
     folder.claim(config, resume)
     cache = open_or_prepare(data, max(s.size for s in config.stages), config.frame)
     split = splits.split(cache.index, config.seed)
-    folder.save_split(split)
+    state = folder.checkpoint.load()
+    folder.save_split(split, begun=state is not None)
+    if config.initial_weights.endswith(".keras") and Path(config.initial_weights).is_file():
+        refuse_leakage(Path(config.initial_weights), split)
     rows = {name: cache.rows(split["id"][split["set"] == name]) for name in ("train", "validation")}
     months = rows["train"]["months"]
     taught = {}
     if config.teacher:
+        if state is None:  # another teacher's answers may lie there, of a run that was given up
+            (folder.path / PREDICTIONS).unlink(missing_ok=True)
         targets, taught["teacher"] = mixed_targets(config, cache, split, folder.path)
         rows["train"] = rows["train"].assign(target=targets.to_numpy())
 
@@ -89,7 +95,6 @@ def train(config: TrainConfig, data: str | Path, outputs: Path, resume: bool = F
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    state = folder.checkpoint.load()
     # "auto" goes by timings: a resumed run keeps what its first part found.
     policy = (state and state["started"].get("precision")) or precision.choose(config)
 
@@ -169,7 +174,8 @@ class _Run:
     def stops_early(self, progress: Progress) -> bool:
         """Whether the last stage has gone on for too long without a better validation score."""
         c = self.config
-        return c.stage_of(progress.epoch) is c.stages[-1] and progress.epoch - progress.best_epoch > c.patience
+        before = c.epochs - c.stages[-1].epochs - 1  # the last epoch of the stage before
+        return progress.epoch - max(progress.best_epoch, before) > c.patience
 
     def reduce_on_plateau(self, progress: Progress) -> None:
         """Halve the learning rate where the config asks for it and validation no longer improves."""
