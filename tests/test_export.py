@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from serving_run import exported  # noqa: F401
 
+from boneage.data.phantom import make_dataset
 from boneage.errors import BoneageError
 from boneage.explain import DEFAULT_METHOD
 from boneage.explain.gradcam import GradCAM
@@ -24,6 +25,7 @@ from boneage.models.predict import inputs_of
 from boneage.models.weights import load_model
 from boneage.serving import export as exporting
 from boneage.serving import litert
+from boneage.serving.calibrate import calibrate
 from boneage.serving.shelf import digest
 
 
@@ -87,6 +89,13 @@ def test_an_export_tells_which_model_it_is_made_from(exported):  # noqa: F811
     facts = {p.key: p.value for p in onnx.load(exported / "model.onnx").metadata_props}
     assert facts["run"] == "Tiny/joint"
     assert facts["source"] == digest(exported)
+
+
+def test_an_export_and_its_intervals_want_the_data_of_the_run(exported, tmp_path):  # noqa: F811
+    other = make_dataset(tmp_path / "other", n=60, seed=9, height=96)  # ids alike, images and ages not
+    for make in (exporting.export, calibrate):
+        with pytest.raises(BoneageError, match="the same ids in"):
+            make(exported, other)
 
 
 def test_litert_says_the_same_under_the_same_names(lite, both):
