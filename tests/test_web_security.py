@@ -217,7 +217,7 @@ def sent(port, image, **headers):
 
 def test_a_large_upload_stays_in_memory(no_temporary_files, port):
     response, answer = sent(port, png() + bytes(3_000_000))  # what follows a PNG's end is not read
-    assert (response.status, answer["code"]) == (422, "unreadable")  # ... yet reads as truncated
+    assert (response.status, answer["months"]) == (200, 100.4)
     response, answer = sent(port, png(1000, 800))
     assert (response.status, answer["months"]) == (200, 100.4)
 
