@@ -36,7 +36,7 @@ class Result:
     def ok(self) -> bool | None:
         if self.target is None:
             return None
-        return self.value >= self.target if self.direction == "at least" else self.value <= self.target
+        return bool(self.value >= self.target if self.direction == "at least" else self.value <= self.target)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from serving_run import exported  # noqa: F401
@@ -107,6 +108,24 @@ def test_litert_says_the_same_under_the_same_names(lite, both):
     assert set(seen[0]) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(np.concatenate([s[name] for s in seen]), values[:2], atol=2e-3 * abs(values).max())
+
+
+def test_how_well_each_export_agrees_is_kept_beside_it(lite):
+    run, found = lite
+    rows = pd.read_csv(run / exporting.CHECKED).set_index("format")
+    assert list(rows.index) == ["litert", "onnx"]
+    assert rows.loc["litert", "months_apart"] == pytest.approx(found["months_apart"], rel=1e-4)
+    assert rows.loc["litert", "images"] == found["images"]
+    assert rows.loc["onnx", "megabytes"] == pytest.approx((run / "model.onnx").stat().st_size / 1e6, rel=1e-4)
+    assert set(rows["source"]) == {digest(run)}
+
+
+def test_what_was_found_for_an_earlier_model_is_dropped(lite, phantom_cache, tmp_path):
+    run = Path(shutil.copytree(lite[0], tmp_path / "Tiny" / "joint"))
+    rows = pd.read_csv(run / exporting.CHECKED)
+    rows.assign(source="0" * 64).to_csv(run / exporting.CHECKED, index=False)
+    exporting.export(run, phantom_cache.folder, images=4)
+    assert pd.read_csv(run / exporting.CHECKED)["format"].tolist() == ["onnx"]
 
 
 def test_a_damaged_litert_file_says_so(tmp_path):

@@ -22,7 +22,7 @@ from boneage.evaluation.ensemble import combine
 from boneage.evaluation.tone import MAPPINGS
 from boneage.labels import GROUP_COLUMNS, GROUP_EDGES, age_group
 from boneage.paths import write_csv
-from boneage.report import figures, figures_groups, html, pictures, refinements, tables, tone, worst
+from boneage.report import figures, figures_groups, html, pictures, refinements, serving, tables, tone, worst
 from boneage.report.compare import compare, digests, drawings, stale
 from boneage.report.readme import render_readme, report
 from boneage.report.runs import LOOKALIKE, best, evaluated, find_runs, headline
@@ -548,3 +548,31 @@ def test_reasons_are_rules_over_what_is_known(phantom_cache, tmp_path):
     assert why[index["id"][1]] == "hand hard to find (confidence 0.50); hand turned by 60°"
     assert "rare: " in why[index["id"][5]]  # 60 training images in all
     assert "err alike" not in why[index["id"][0]]  # two reasons are enough
+
+
+def serve(folder: Path, source: str) -> None:
+    """What `boneage export` leaves beside a run, of the Keras model with that SHA-256."""
+    row = {"format": "onnx", "months_apart": 0.0123, "correlation": 0.99991, "images": 100, "megabytes": 9.6}
+    write_csv(folder / "exports.csv", pd.DataFrame([row | {"source": source}]))
+    parts = [("all", "all", 2000, 0.9), ("sex", "female", 900, 0.891), ("age group", "0-5", 160, 0.9375)]
+    rows = [(*part, 33.4) for part in parts]
+    write_csv(folder / "interval_coverage.csv", pd.DataFrame(rows, columns=["by", "value", "n", "covered", "width"]))
+    write_csv(folder / "door_rates.csv", pd.DataFrame({"pictures": ["hands", "noise"], "n": 40, "refused": [0.025, 1]}))
+
+
+def test_what_stands_behind_an_answer_is_told_in_three_tables(outputs, runs):
+    folder = outputs / "EfficientNetB0" / "joint"
+    serve(folder, hashlib.sha256(b"finished").hexdigest())
+    text = serving.text(runs)
+    assert "| EfficientNetB0/joint | ONNX | 9.6 | 100 | 0.0123 | 0.999910 |" in text
+    assert "| EfficientNetB0/joint | 90.0 % (2,000) | 89.1 % (900) | 93.8 % (160) | 33.4 |" in text
+    assert "| hands | 40 | 2.5 |\n| noise | 40 | 100.0 |" in text
+
+
+def test_the_agreement_of_another_model_is_not_told(outputs, runs):
+    serve(outputs / "EfficientNetB0" / "joint", "0" * 64)
+    assert serving.exports(runs).empty
+
+
+def test_without_an_export_there_is_a_line(runs):
+    assert serving.text(runs) == "No run has been exported yet."

@@ -7,7 +7,7 @@ from boneage import style
 from boneage.errors import BoneageError
 from boneage.explain import audit_tables
 from boneage.paths import write_text
-from boneage.report import ablation, html, tables
+from boneage.report import ablation, html, serving, tables
 from boneage.report.compare import after_training, compare, other_tones, results_text, stale
 from boneage.report.runs import Runs, best, evaluated, find_runs, headline
 
@@ -28,6 +28,7 @@ def blocks(runs: Runs) -> dict[str, str]:
         "refinements": warning + after_training(headline(runs)),
         "tone": warning + other_tones(headline(runs)),
         "ablation": warning + ablation.text(chosen.folder.parents[1]),
+        "serving": warning + serving.text(headline(runs)),
         "audit": warning + _audits(chosen.folder.parents[1]),
     }
 

@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import onnx
 import onnxruntime
+import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
 from boneage import __version__
@@ -38,11 +39,12 @@ from boneage.explain.maps import weighted_map
 from boneage.models.build import FEATURE_MAP, HEAD_PREFIX
 from boneage.models.predict import inputs_of
 from boneage.models.weights import load_model
-from boneage.paths import atomic
+from boneage.paths import atomic, write_csv
 from boneage.serving import litert
 from boneage.serving.shelf import digest
 
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+CHECKED = "exports.csv"
 MAPS = {"cam_older": 1, "cam_younger": -1}  # and the sign of the question
 OPSET = 18
 PARITY_IMAGES = 100
@@ -53,6 +55,9 @@ MIN_SHRUNK = 256  # elements: smaller arrays are not worth two nodes
 
 def export(run: Path, data: str | Path, kind: str = "onnx", images: int = PARITY_IMAGES) -> dict[str, float]:
     """Write `model.onnx` or `model.tflite` into a run's folder, if it agrees with the Keras model on holdout images.
+
+    How well it agrees goes to `exports.csv` beside it: `format`, what `parity` says, `megabytes`, and `source`, the
+    SHA-256 of the Keras model.
 
     Parameters
     ----------
@@ -105,7 +110,17 @@ def export(run: Path, data: str | Path, kind: str = "onnx", images: int = PARITY
                 f"{found['months_apart']:.3g} months apart (at most {MAX_MONTHS_APART}), maps correlate "
                 f"{found['correlation']:.5f} (above {MIN_CORRELATION})"
             )
+    _note(run, kind, found)
     return found
+
+
+def _note(run: Path, kind: str, found: dict[str, float]) -> None:
+    """Put an export's row into the run's `exports.csv`; rows of an earlier Keras model go."""
+    path, source = run / CHECKED, digest(run)
+    row = {"format": kind, **found, "megabytes": (run / FILES[kind]).stat().st_size / 1e6, "source": source}
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    kept = [r for r in rows if r["format"] != kind and r["source"] == source]
+    write_csv(path, pd.DataFrame(sorted([*kept, row], key=lambda r: r["format"])))
 
 
 def as_float32(model: keras.Model) -> keras.Model:
