@@ -39,7 +39,7 @@ class Tally:
 
 def run(seconds: float = SECONDS) -> list[Result]:
     body = _form(cv2.imencode(".png", render(120, 1, 0, 768).image)[1].tobytes())
-    with _server() as (host, process):
+    with server() as (host, process):
         _round(host, process.pid, body, 1, seconds / 12)  # warm-up
         one = _round(host, process.pid, body, 1, seconds / 4)
         many = _round(host, process.pid, body, CLIENTS, seconds)
@@ -60,7 +60,8 @@ def run(seconds: float = SECONDS) -> list[Result]:
 
 
 @contextmanager
-def _server() -> Iterator[tuple[str, subprocess.Popen]]:
+def server() -> Iterator[tuple[str, subprocess.Popen]]:
+    """A `boneage serve` of its own, for as long as the block lasts: where it listens, and its process."""
     command = [sys.executable, "-m", "boneage", "serve", "--port", "0", "--rate", "1e6"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
