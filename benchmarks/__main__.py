@@ -38,17 +38,17 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: no benchmark {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
     document = {
         "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
         "machine": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "results": [],
     }
     for name in wanted or NAMES:
         print(f"{name}: measuring ...", flush=True)
+        load = round(os.getloadavg()[0], 2)
         for result in importlib.import_module(f"benchmarks.{name}").run():
             print(f"  {result.name}: {_number(result.value)} {result.unit}{_verdict(result.ok)}", flush=True)
             document["results"].append(
-                {"benchmark": name, **vars(result), "value": _rounded(result.value), "ok": result.ok}
+                {"benchmark": name, **vars(result), "value": _rounded(result.value), "ok": result.ok, "load": load}
             )
     if not wanted or "--save" in arguments:
         others = json.loads((HERE / "results.json").read_text(encoding="utf-8"))["results"] if wanted else []
@@ -64,16 +64,16 @@ def table(document: dict) -> str:
     """The Markdown of a results.json: one row a number."""
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     lines = [
-        f"{document['cores']} cores ({document['machine']}), load {document['load_before']} before; {versions}.\n",
-        "| Benchmark | What | Measured | Target | Met |",
-        "|---|---|--:|--:|:-:|",
+        f"{document['cores']} cores ({document['machine']}); {versions}. Load is that of the minute before.\n",
+        "| Benchmark | What | Measured | Target | Met | Load |",
+        "|---|---|--:|--:|:-:|--:|",
     ]
     for row in document["results"]:
         result = Result(*(row[key] for key in ("name", "value", "unit", "target", "direction")))
         target = "" if result.target is None else f"{result.direction} {result.target:g} {result.unit}"
         met = {None: "", True: "yes", False: "**no**"}[result.ok]
         lines.append(
-            f"| {row['benchmark']} | {result.name} | {_number(result.value)} {result.unit} | {target} | {met} |"
+            f"| {row['benchmark']} | {result.name} | {_number(result.value)} {result.unit} | {target} | {met} | {row['load']:.2f} |"
         )
     return "\n".join(lines)
 

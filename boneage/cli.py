@@ -303,7 +303,7 @@ def campaign(name, data, outputs, images):
 @cli.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--sex", help="F or M, of all images.  [default: what a DICOM file says]")
-@click.option("--model", metavar="RUN", help="Backbone, backbone/name or run folder.  [default: the best shipped]")
+@click.option("--model", metavar="RUN", help="Backbone, backbone/name or run folder.  [default: the best exported]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of sentences.")
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Also write a table.")
 @click.option("--overlay", type=click.Path(path_type=Path), help="Also write Grad-CAM pictures into this folder.")

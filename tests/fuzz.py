@@ -74,7 +74,7 @@ def outcome(client, data: bytes, form: dict[str, str]) -> str:
 @click.command()
 @click.option("--inputs", default=10_000, show_default=True)
 @click.option("--seed", "first", default=0, show_default=True, help="Of the first process; the next has the next.")
-@click.option("--model", metavar="RUN", help="Backbone or run folder.  [default: the best shipped]")
+@click.option("--model", metavar="RUN", help="Backbone or run folder.  [default: the best exported]")
 def main(inputs: int, first: int, model: str | None) -> None:
     """Spoil files, ask for answers, count what comes; exit code 1 when anything breaks."""
     KEPT.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pydicom
 import pytest
@@ -180,6 +181,17 @@ def test_a_sender_that_hangs_or_floods_is_hung_up_on_and_others_are_served(start
     assert send(port, hand_dicom()) == 0x0000
 
 
+@pytest.mark.parametrize("kind", [b"\x01", b"\x04"], ids=["association request", "data"])
+def test_a_header_that_claims_gigabytes_is_hung_up_on_before_they_are_read(start, receiver, kind):
+    _, port = start(receiver.port)
+    with socket.create_connection(("127.0.0.1", port)) as flood:
+        flood.settimeout(20)
+        flood.sendall(kind + b"\x00" + (0xFFFFFFF0).to_bytes(4))
+        with suppress(ConnectionResetError):
+            assert flood.recv(100) == b""  # closed, with not one of them sent
+    assert send(port, hand_dicom()) == 0x0000
+
+
 def test_an_object_too_large_is_not_kept_even_when_hanging_up_comes_too_late(start, receiver, monkeypatch):
     monkeypatch.setattr(dicom_wire, "MAX_BYTES", 20_000)
     monkeypatch.setattr(dicom_wire, "_hang_up", lambda association: None)
@@ -288,6 +300,15 @@ def test_what_the_peer_declines_is_offered_again_and_delays_no_other(start, stat
     assert len(receiver.uids()) == len(set(receiver.uids())) == 4
 
 
+def test_a_report_that_is_declined_does_not_hold_back_the_picture(start):
+    receiver = Receiver(statuses=(0xA700, 0x0000))
+    node, port = start(receiver.port)
+    send(port, hand_dicom())
+    eventually(lambda: len(finished(node)) == 1)
+    receiver.stop()
+    assert [item.Modality for item in receiver.objects] == ["OT", "SR"]
+
+
 def test_repetitions_grow_rarer_up_to_a_limit(tmp_path):
     node = Node(Settings(Peer("A", "127.0.0.1", 1), tmp_path, first_delay=2, longest_delay=20))
     assert [node._postpone("peer") for _ in range(6)] == [2, 4, 8, 16, 20, 20]
@@ -383,7 +404,7 @@ def test_killed_again_and_again_it_answers_everything_once(process, receiver, tm
         child.wait()
     process(peer=receiver.port, port=port)
     eventually(lambda: len(list((tmp_path / "spool" / "done").glob("*.txt"))) == len(sent))
-    assert len(set(receiver.uids())) == 2 * len(sent)
+    assert len(set(receiver.uids())) == 2 * len(sent)  # what went out twice did so as the same object
 
 
 def test_a_second_node_says_so_in_one_line(tmp_path):

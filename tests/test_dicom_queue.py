@@ -20,11 +20,11 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it, nothing is tidied after it."""
 
 
-def report() -> pydicom.Dataset:
+def report(number: int = 7) -> pydicom.Dataset:
     dicom = pydicom.Dataset()
     dicom.file_meta = pydicom.dataset.FileMetaDataset()
     dicom.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dicom.SOPClassUID, dicom.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.33", "2.25.7"
+    dicom.SOPClassUID, dicom.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.88.33", f"2.25.{number}"
     return dicom
 
 
@@ -32,7 +32,7 @@ def work(spool: Spool, delivered: list[str], answered: list[str]) -> None:
     """What the node does with all that lies in a spool."""
     for key in spool.waiting():
         if spool.begin(key) is not None:
-            spool.answer(key, [report(), report()])
+            spool.answer(key, [report(7), report(8)])
             answered.append(key)
     for key in spool.answers():
         for file in spool.objects(key):
@@ -72,6 +72,13 @@ def test_names_in_the_spool_do_not_tell_the_uid_and_others_may_not_look(tmp_path
     spool.put(key_of("1.2.826.0.1"), b"image")
     assert all("1.2.826" not in str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in tmp_path.rglob("*") if path.is_dir())
+
+
+def test_a_folder_that_was_there_keeps_its_mode(tmp_path):
+    tmp_path.chmod(0o755)
+    Spool(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o700}
 
 
 def test_an_image_that_fails_every_time_is_set_aside_and_may_be_sent_again(tmp_path):

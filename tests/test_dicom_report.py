@@ -116,6 +116,7 @@ def test_the_same_image_gives_the_same_objects_and_another_model_gives_others():
 
     assert uids() == uids()
     assert not set(uids()) & set(uids(model="Other/joint"))
+    assert not set(uids()) & set(uids(months=77.7)), "the same model trained anew"
     assert len(set(uids())) == 4
     assert all(UID(uid).is_valid for uid in uids())
 

@@ -70,7 +70,7 @@ def test_an_answer_is_whole(predictor, film):
     assert answer.male is film[1]
     assert answer.model == "Tiny/joint"
     assert answer.image.kind == "PNG"
-    assert answer.image.width, answer.image.height == answer.radiograph.shape[::-1]
+    assert (answer.image.width, answer.image.height) == answer.radiograph.shape[::-1]
 
 
 def test_the_sex_effect_is_the_answer_minus_that_for_the_other_sex(predictor, film):
@@ -262,7 +262,19 @@ def test_the_sex_that_was_asked_for_wins_over_the_tag_and_it_is_said(predictor, 
 def test_a_patient_of_45_years_is_answered_with_a_warning(predictor, film):
     data = dicom(decode_grey(film[0]), PatientSex="F", PatientAge="045Y")
     (text,) = (w.text for w in predictor(data, None, maps=False).warnings if w.code == "outside_ages")
-    assert "45 years old" in text
+    assert "45.0 years old" in text
+
+
+@pytest.mark.parametrize(("age", "warned"), [("018Y", False), ("228M", False), ("229M", True)])
+def test_bone_age_is_assessed_up_to_19_years(predictor, film, age, warned):
+    data = dicom(decode_grey(film[0]), PatientSex="F", PatientAge=age)
+    assert ("outside_ages" in codes(predictor(data, None, maps=False))) is warned
+
+
+def test_a_birth_date_after_the_study_is_told(predictor, film):
+    data = dicom(decode_grey(film[0]), PatientSex="F", PatientBirthDate="20200101", StudyDate="20190101")
+    (text,) = (w.text for w in predictor(data, None, maps=False).warnings if w.code == "outside_ages")
+    assert "birth date" in text
 
 
 # -- what is refused: one line, and a code for programs

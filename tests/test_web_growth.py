@@ -6,6 +6,7 @@ import pytest
 
 from boneage.errors import BoneageError
 from boneage.web.growth import age_between, checked_age, growth, sd_at
+from boneage.web.tags import Tags
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,9 @@ def test_an_age_that_bone_age_cannot_be_compared_with_is_refused(months):
 def test_birth_after_the_radiograph_is_refused():
     with pytest.raises(BoneageError, match="Received: -1 months"):
         age_between(date(2024, 4, 1), date(2024, 3, 1))
+
+
+def test_an_age_that_the_file_states_is_kept_where_its_dates_do_not_tell_one():
+    told = {"sex": "F", "birth_date": "20120301", "study_date": None, "age_months": 97.0}
+    assert Tags.of(told) == Tags(False, years=8, months=1)
+    assert Tags.of(told | {"study_date": "20200401"}) == Tags(False, born=date(2012, 3, 1), taken=date(2020, 4, 1))

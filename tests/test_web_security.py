@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import re
+import stat
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from fake_predictor import FakePredictor, dicom, png
@@ -172,11 +174,18 @@ def test_kept_are_image_and_answer_under_names_of_our_own(tmp_path):
     assert names[1] == names[0].replace(".json", ".png")
     assert (tmp_path / "kept" / names[1]).read_bytes() == image
     assert json.loads((tmp_path / "kept" / names[0]).read_text())["months"] == 100.4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "kept").iterdir()} == {0o600}
 
 
-def test_a_full_disk_is_told_without_where(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("room", [0, 1], ids=["for nothing", "for the image only"])
+def test_a_full_disk_is_told_without_where_and_nothing_stays(tmp_path, monkeypatch, room):
+    left, write = [room], Path.write_bytes
+
+    def full(path, data):
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        left[0] -= 1
+        return write(path, data)
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     keeping = create_app(FakePredictor(), Settings(keep=tmp_path / "kept")).test_client()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from boneage import style
 from boneage.errors import BoneageError
-from boneage.explain import audit_tables
+from boneage.explain import audit_tables, audit_words
 from boneage.paths import write_text
 from boneage.report import ablation, html, serving, tables
 from boneage.report.compare import after_training, compare, other_tones, results_text, stale
@@ -13,6 +13,12 @@ from boneage.report.runs import Runs, best, evaluated, find_runs, headline
 
 MARKED = re.compile(r"(?P<open><!-- report:(?P<name>\w+) -->\n)(?P<body>.*?)(?P<close><!-- /report -->)", re.DOTALL)
 PAGE = "report.html"  # below the outputs
+KNOWN_TRUTH = "known_truth"  # below the outputs; see boneage/campaigns/known_truth.toml
+MOVED_NOTE = (
+    "Of freshly drawn hands one region alone, or all four, matures by two years, all else as it was, noise and tone "
+    "included. How far the answer moves, and how much of the map's change lies in that region, against a change spread "
+    "evenly."
+)
 
 
 def blocks(runs: Runs) -> dict[str, str]:
@@ -30,6 +36,7 @@ def blocks(runs: Runs) -> dict[str, str]:
         "ablation": warning + ablation.text(chosen.folder.parents[1]),
         "serving": warning + serving.text(headline(runs)),
         "audit": warning + _audits(chosen.folder.parents[1]),
+        "known_truth": _known_truth(chosen.folder.parents[1] / KNOWN_TRUTH),
     }
 
 
@@ -39,6 +46,13 @@ def _audits(outputs: Path) -> str:
     if table.empty:
         return "No run's heat maps have been audited yet."
     return f"{tables.to_markdown(table)}\n\n{audit_tables.NOTE}"
+
+
+def _known_truth(outputs: Path) -> str:
+    """The audit of the phantom's own network, and what its maps do when one region alone matures."""
+    moved = [table for run in sorted(outputs.glob("*/*")) for table in audit_words.moved(run)]
+    parts = [tables.to_markdown(table) for table in moved] + ([MOVED_NOTE] if moved else [])
+    return "\n\n".join([_audits(outputs), *parts])
 
 
 def render_readme(readme: Path, outputs: Path, check: bool = False) -> list[str]:

@@ -27,7 +27,7 @@ from boneage.serving.dicom_wire import OUT_OF_RESOURCES, Declined, Unreachable, 
 
 # C-STORE statuses, PS3.4 table B.2-1
 SUCCESS, NOT_OF_ITS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA900, 0xC000
-NO_ROOM = "the spool cannot be written to; is the disk full?"
+NO_ROOM = "the spool cannot be read or written; is the disk full, or the folder gone?"
 
 log = logging.getLogger("boneage.dicom")
 

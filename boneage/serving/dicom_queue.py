@@ -48,8 +48,10 @@ class Spool:
         self.folder = Path(folder)
         self._moving = threading.Lock()  # a folder read while a file is renamed may show neither name
         with explained(self.folder):
-            for place in ("", "waiting", "answers", "done", "failed"):
-                (self.folder / place).mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)  # one that is there already may have other tenants
+            for place in ("waiting", "answers", "done", "failed"):
+                (self.folder / place).mkdir(exist_ok=True)
                 (self.folder / place).chmod(PRIVATE_FOLDER)
             self._tidy()
 
@@ -118,6 +120,8 @@ class Spool:
     def finish(self, key: str, how: str) -> None:
         """Close the case: an image with this key will not be answered again."""
         write_text(self._done(key), f"{datetime.now().isoformat(timespec='seconds')} {how}\n")
+        _flush(self._done(key))
+        _flush(self.folder / "done")
         self._clear(self._waiting(key))
         shutil.rmtree(self.folder / "answers" / key, ignore_errors=True)
 

@@ -55,8 +55,9 @@ MIN_PANEL = 640  # pixels of height, so that the text under a small picture stay
 def build(source: Dataset, answer: Answer) -> tuple[sr.ComprehensiveSR, hd.sc.SCImage]:
     """The report and the picture that answer one radiograph.
 
-    Their UIDs follow from the source's SOP Instance UID, the model and this package's version: answered again, the same
-    image gives the same objects, which a receiver that has them recognises.
+    Their UIDs follow from the source's SOP Instance UID, the model, what it answered and this package's version:
+    answered again, the same image gives the same objects, which a receiver that has them recognises; a model that was
+    trained anew under its old name makes others.
 
     Parameters
     ----------
@@ -76,9 +77,10 @@ def derived_uid(kind: str, *parts: str) -> UID:
 
 def _common(kind: str, number: int, title: str, source: Dataset, answer: Answer) -> dict:
     """What both constructors of highdicom want to know."""
+    told = f"{answer.months:.1f} {answer.low:.1f} {answer.high:.1f}"
     return {
-        "series_instance_uid": derived_uid(kind, "series", source.SOPInstanceUID, answer.model),
-        "sop_instance_uid": derived_uid(kind, "instance", source.SOPInstanceUID, answer.model),
+        "series_instance_uid": derived_uid(kind, "series", source.SOPInstanceUID, answer.model, told),
+        "sop_instance_uid": derived_uid(kind, "instance", source.SOPInstanceUID, answer.model, told),
         "series_number": number,
         "series_description": title,
         "instance_number": 1,

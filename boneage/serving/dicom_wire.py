@@ -28,6 +28,7 @@ from boneage.serving.dicom_settings import Settings
 ACCEPTED = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
 SENT = (ComprehensiveSRStorage, SecondaryCaptureImageStorage)
 MAX_BYTES = 2 * door.MAX_BYTES  # of one received object: what is too large to be answered still learns so
+MAX_PDU = 1 << 20  # bytes of one protocol data unit; we ask peers for 16 kB
 MAX_ASSOCIATIONS = 10
 OUT_OF_RESOURCES = 0xA700  # DICOM PS3.4, table B.2-1
 
@@ -69,7 +70,7 @@ def listen(settings: Settings, store: Callable[[evt.Event], int]) -> tuple[AE, i
         entity.add_supported_context(kind, decodable())
     handlers = [
         (evt.EVT_C_STORE, lambda event: OUT_OF_RESOURCES if _too_large(event.assoc) else store(event)),
-        (evt.EVT_CONN_OPEN, _limit_silence),
+        (evt.EVT_CONN_OPEN, _limit_connection),
         (evt.EVT_DATA_RECV, _limit_size),
         (evt.EVT_DIMSE_RECV, _message_ended),
     ]
@@ -107,25 +108,34 @@ def deliver(files: Iterable[Path], settings: Settings, delivered: Callable[[Path
 
     Raises
     ------
-    Unreachable, Declined
+    Unreachable
         The rest is not sent.
+    Declined
+        The peer did not take one of them, or more; the others are delivered.
     """
     entity, peer = _entity(settings), settings.peer
     for kind in SENT:
         entity.add_requested_context(kind, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     association = entity.associate(
-        peer.host, peer.port, ae_title=peer.title, evt_handlers=[(evt.EVT_CONN_OPEN, _limit_silence)]
+        peer.host, peer.port, ae_title=peer.title, evt_handlers=[(evt.EVT_CONN_OPEN, _limit_connection)]
     )
     if not association.is_established:
         rejected = "the peer rejects us; it must know our title, and accept Comprehensive SR and Secondary Capture"
         raise Unreachable(rejected if association.is_rejected else "no connection")
+    declined = None
     try:
         for file in files:
-            _send(association, file)
-            delivered(file)
+            try:
+                _send(association, file)
+            except Declined as error:  # the report is no reason to keep the picture back
+                declined = error
+            else:
+                delivered(file)
     finally:
         if association.is_established:
             association.release()
+    if declined:
+        raise declined
 
 
 def _send(association: Association, file: Path) -> None:
@@ -148,9 +158,21 @@ def _entity(settings: Settings) -> AE:
     return entity
 
 
-def _limit_silence(event: evt.Event) -> None:
-    """When a connection opens: left alone, it waits for ever for the rest of a message, or for room to send one."""
-    event.assoc.dul.socket.socket.settimeout(event.assoc.network_timeout)
+def _limit_connection(event: evt.Event) -> None:
+    """When a connection opens: left alone, it waits for ever for the rest of a message, or for room to send one, and
+    reads all of the 4 GB that a header may claim before anybody is asked."""
+    stream = event.assoc.dul.socket
+    stream.socket.settimeout(event.assoc.network_timeout)
+    receive = stream.recv
+
+    def bounded(count: int) -> bytes:
+        if count > MAX_PDU:
+            log.warning("hung up on a sender whose message claims %d MB", count >> 20)
+            _hang_up(event.assoc)
+            raise ConnectionAbortedError
+        return receive(count)
+
+    stream.recv = bounded
 
 
 def _limit_size(event: evt.Event) -> None:

@@ -16,8 +16,9 @@ from boneage.serving.answer import ImageFacts, Refused
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 16_000_000  # the largest flat detectors have 15 million; decoding takes up to 40 bytes a pixel
 OTHER_BODY_PARTS = (
-    "ABDOMEN", "ANKLE", "BREAST", "CHEST", "ELBOW", "FOOT", "HEAD", "HEART", "HIP", "KNEE", "NECK", "PELVIS",
-    "SHOULDER", "SKULL", "SPINE", "THORAX",
+    "ABDOMEN", "ANKLE", "BREAST", "CALCANEUS", "CHEST", "CLAVICLE", "ELBOW", "FEMUR", "FOOT", "HEAD", "HEART", "HIP",
+    "HUMERUS", "JAW", "KNEE", "LEG", "MANDIBLE", "NECK", "PELVIS", "RIB", "SCAPULA", "SHOULDER", "SKULL", "SPINE",
+    "STERNUM", "THORAX", "TIBIA", "TOE",
 )  # fmt: skip
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax that unpacks a few kB to GB before a size can be read
 _MARKS = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"II": "TIFF", b"MM": "TIFF", b"RIFF": "WEBP"}

@@ -16,7 +16,7 @@ from boneage.data.frame import to_square, whole_frame
 from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
 from boneage.explain.maps import enlarge, normalise, to_original
-from boneage.labels import GROUPS, MAX_MONTHS, MONTHS_PER_YEAR, SEX_NAMES
+from boneage.labels import GROUPS, MONTHS_PER_YEAR, SEX_NAMES
 from boneage.serving import door
 from boneage.serving.answer import Answer, ImageFacts, Refused, Warning, words
 from boneage.serving.gate import Gate
@@ -27,6 +27,7 @@ from boneage.serving.shelf import locate_run
 SHOWN = 1024  # pixels: the longer side of maps and picture, at most
 ENLARGED = 1.25  # a radiograph that the model sees enlarged by more has too few pixels
 CONVINCING = 0.6  # share of the gate's threshold below which a second look has to stay
+MAX_AGE = 19  # years: the last plates of Greulich and Pyle's atlas
 SETTINGS = "serving.json"  # in the run folder; see boneage.serving.calibrate
 
 
@@ -70,7 +71,7 @@ class Predictor:
     Parameters
     ----------
     run
-        "EfficientNetB0", "EfficientNetB0/joint" or a run folder; None: the best shipped model, by validation.
+        "EfficientNetB0", "EfficientNetB0/joint" or a run folder; None: the best exported model, by validation.
     threads
         Of one prediction.
 
@@ -174,9 +175,11 @@ class Predictor:
         if scale > ENLARGED:
             found.append(Warning("low_resolution", f"few pixels: the model saw the hand enlarged {scale:.1f} times"))
         age = facts.dicom and facts.dicom["age_months"]
-        if age and age > MAX_MONTHS:
-            years = f"{age / MONTHS_PER_YEAR:.0f} years"
-            found.append(Warning("outside_ages", f"the patient is {years} old; bone age is assessed up to 19 years"))
+        if age is not None and not 0 <= age <= MAX_AGE * MONTHS_PER_YEAR:
+            told = (
+                f"the patient is {age / MONTHS_PER_YEAR:.1f} years old" if age > 0 else "the birth date is a later day"
+            )
+            found.append(Warning("outside_ages", f"{told}; bone age is assessed from birth to {MAX_AGE} years"))
         return found
 
     def _two_hands(self, look: Look) -> bool:

@@ -10,13 +10,15 @@ from datetime import date
 from flask import Request, current_app, json
 
 from boneage.errors import BoneageError
-from boneage.paths import atomic, write_text
+from boneage.paths import atomic
 from boneage.serving.answer import Answer, ImageFacts
 from boneage.serving.door import kind_of
 from boneage.web.growth import Growth, growth
 from boneage.web.limits import Rate, Turns
 from boneage.web.problems import BadRequest
 from boneage.web.settings import Settings
+
+PRIVATE_FILE = 0o600  # radiographs and birth dates: for the operator alone
 
 log = logging.getLogger("boneage.web")
 
@@ -71,11 +73,15 @@ class Assessor:
     def _keep(self, data: bytes, assessment: Assessment) -> None:
         """Image and answer under a name that nobody chose; the answer last, so that a pair is whole."""
         name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+        image = self.keep / f"{name}.{assessment.answer.image.kind.lower()}"
+        answer = json.dumps(assessment.to_dict(), indent=1).encode()
         try:
-            with atomic(self.keep / f"{name}.{assessment.answer.image.kind.lower()}") as part:
-                part.write_bytes(data)
-            write_text(self.keep / f"{name}.json", json.dumps(assessment.to_dict(), indent=1))
+            for path, content in ((image, data), (image.with_suffix(".json"), answer)):
+                with atomic(path) as part:
+                    part.touch(PRIVATE_FILE)
+                    part.write_bytes(content)
         except BoneageError as error:
+            image.unlink(missing_ok=True)
             log.error("not kept: %s", error)
             raise BadRequest("the server could not keep this radiograph, as it was told to", "not_kept", 507) from error
 

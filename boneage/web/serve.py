@@ -14,6 +14,7 @@ from boneage.web.problems import Problem
 from boneage.web.settings import Settings
 
 SPARE_THREADS = 8  # beside those that wait for the model: for the page, its style and honest refusals
+CONNECTIONS = 40  # at a time, since each may hold a whole upload in memory; more wait to be let in
 
 
 class _ProblemTask(ErrorTask):
@@ -40,7 +41,7 @@ def open_server(predictor, port: int, settings: Settings):
         The port is taken or may not be used; the address does not exist.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a full queue is told to clients, by 503
+    logging.getLogger("waitress").setLevel(logging.CRITICAL)  # it quotes addresses and paths; clients are told by 503
     largest, listeners = settings.max_bytes + FORM_BYTES, {}
     try:
         server = create_server(
@@ -56,6 +57,7 @@ def open_server(predictor, port: int, settings: Settings):
             inbuf_overflow=2 * largest,
             outbuf_overflow=2 * largest,
             channel_timeout=30,
+            connection_limit=CONNECTIONS,
         )
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE

@@ -17,7 +17,7 @@ class Tags:
     born, taken
         PatientBirthDate and StudyDate.
     years, months
-        PatientAge, where no date of birth is given.
+        PatientAge, where the dates do not tell the age.
     """
 
     male: bool | None = None
@@ -34,7 +34,7 @@ class Tags:
         male = {"M": True, "F": False}.get(dicom.get("sex"))
         born, taken = (_day(dicom.get(name)) for name in ("birth_date", "study_date"))
         age = dicom.get("age_months")
-        if born or age is None:
+        if (born and taken) or age is None:
             return cls(male, born, taken)
         years, months = divmod(round(age), MONTHS_PER_YEAR)
         return cls(male, None, taken, years, months)
