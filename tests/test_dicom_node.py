@@ -26,11 +26,13 @@ from dicom_hands import (
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from pynetdicom import AE
 from pynetdicom.sop_class import ComprehensiveSRStorage, ComputedRadiographyImageStorage, Verification
+from serving_run import exported  # noqa: F401
 
 from boneage.errors import BoneageError
 from boneage.serving import dicom_queue, dicom_wire
 from boneage.serving.dicom_node import Node
 from boneage.serving.dicom_settings import Peer, Settings, Wanted
+from boneage.serving.predictor import Predictor
 
 
 @pytest.fixture
@@ -314,6 +316,18 @@ def test_repetitions_grow_rarer_up_to_a_limit(tmp_path):
     assert [node._postpone("peer") for _ in range(6)] == [2, 4, 8, 16, 20, 20]
     node._forgive("peer")
     assert node._postpone("peer") == 2
+
+
+def test_a_true_model_answers_through_the_node(start, receiver, exported):  # noqa: F811
+    predictor = Predictor(exported)
+    expected = predictor(hand_dicom(), None)
+    _, port = start(receiver.port, predictor)
+    assert send(port, hand_dicom()) == 0x0000
+    eventually(lambda: len(receiver.objects) == 2)
+    report = next(item for item in receiver.objects if item.Modality == "SR")
+    told = [float(e.value) for e in report.iterall() if e.keyword == "NumericValue"]
+    assert round(expected.months, 1) in told
+    assert expected.model in str(report)
 
 
 # -- settings
