@@ -5,9 +5,11 @@ import io
 import json
 import logging
 import re
+import socket
 import stat
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fake_predictor import FakePredictor, dicom, png
 
 from boneage.cli import cli
 from boneage.errors import BoneageError
+from boneage.web import serve
 from boneage.web.app import create_app
 from boneage.web.serve import open_server
 from boneage.web.settings import Settings
@@ -240,6 +243,25 @@ def test_what_the_server_itself_refuses_is_a_problem_too(port):
     assert (response.status, response.headers["Content-Type"]) == (413, "application/problem+json")
     assert json.loads(response.read())["status"] == 413
     assert "Server" not in response.headers
+
+
+def test_uploads_under_way_hold_a_part_of_the_memory_only(port, monkeypatch):
+    monkeypatch.setattr(serve, "UPLOADS", 1_000_000)
+    head = f"POST {ADDRESS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port)) as slow:  # nobody has asked it for a token yet
+        slow.sendall(head + bytes(800_000))
+        eventually(lambda: sum(r.body_bytes_received for r in serve._Request._alive) == 800_000)
+        response, answer = sent(port, png() + bytes(300_000))
+        assert (response.status, answer["code"], response.headers["Retry-After"]) == (503, "busy", "5")
+    eventually(lambda: not sum(r.body_bytes_received for r in serve._Request._alive))
+    assert sent(port, png() + bytes(300_000))[0].status == 200
+
+
+def eventually(holds, seconds=20):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_taken_port_is_told_in_one_line(port):

@@ -3,10 +3,13 @@
 import errno
 import logging
 from pathlib import Path
+from weakref import WeakSet
 
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
 from waitress.task import ErrorTask
+from waitress.utilities import Error
 
 from boneage.errors import BoneageError
 from boneage.web.app import FORM_BYTES, create_app
@@ -14,7 +17,26 @@ from boneage.web.problems import Problem
 from boneage.web.settings import Settings
 
 SPARE_THREADS = 8  # beside those that wait for the model: for the page, its style and honest refusals
-CONNECTIONS = 40  # at a time, since each may hold a whole upload in memory; more wait to be let in
+UPLOADS = 512_000_000  # bytes of all requests that are being received or answered, together
+WAIT = 5  # seconds after which to come back, when they are more
+CODES = {413: "too_large", 503: "busy"}  # where the application's own word is not the status' phrase
+
+
+class _Busy(Error):
+    code, reason = 503, "Service Unavailable"
+
+
+class _Request(HTTPRequestParser):
+    """A request as it comes in, of whom nobody yet knows what for: all together may fill a part of the memory only."""
+
+    _alive: WeakSet["_Request"] = WeakSet()
+
+    def received(self, data: bytes) -> int:
+        consumed = super().received(data)
+        self._alive.add(self)
+        if not self.error and sum(request.body_bytes_received for request in list(self._alive)) > UPLOADS:
+            self.error, self.completed = _Busy("the server is receiving as much as it can hold"), True
+        return consumed
 
 
 class _ProblemTask(ErrorTask):
@@ -22,14 +44,15 @@ class _ProblemTask(ErrorTask):
 
     def execute(self):
         fault = self.request.error
-        code = fault.reason.lower().replace(" ", "_")
-        response = Problem(fault.code, code, f"{fault.reason}: {fault.body}").response()
+        code = CODES.get(fault.code) or fault.reason.lower().replace(" ", "_")
+        later = {"Retry-After": str(WAIT)} if fault.code == 503 else {}
+        response = Problem(fault.code, code, f"{fault.reason}: {fault.body}", later).response()
         fault.to_response = lambda ident=None: (response.status, list(response.headers), response.data)
         super().execute()
 
 
 class _Channel(HTTPChannel):
-    error_task_class = _ProblemTask
+    parser_class, error_task_class = _Request, _ProblemTask
 
 
 def open_server(predictor, port: int, settings: Settings):
@@ -57,7 +80,6 @@ def open_server(predictor, port: int, settings: Settings):
             inbuf_overflow=2 * largest,
             outbuf_overflow=2 * largest,
             channel_timeout=30,
-            connection_limit=CONNECTIONS,
         )
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
