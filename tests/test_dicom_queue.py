@@ -11,7 +11,7 @@ from dicom_hands import FakeAnswer, hand_dicom
 
 from boneage.errors import BoneageError
 from boneage.serving import dicom_queue
-from boneage.serving.dicom_queue import MAX_TRIES, Spool, key_of
+from boneage.serving.dicom_queue import MAX_TRIES, REFUSED, Spool, key_of
 
 KEY = key_of("1.2.3")
 
@@ -65,6 +65,16 @@ def test_a_known_image_is_not_taken_again(tmp_path, stage):
         spool.finish(KEY, "delivered")
     assert not spool.put(KEY, b"image")
     assert not Spool(tmp_path).put(KEY, b"image")
+
+
+def test_what_was_refused_may_come_again(tmp_path):
+    spool = Spool(tmp_path)
+    spool.put(KEY, b"without a sex")
+    spool.begin(KEY)
+    spool.finish(KEY, f"{REFUSED} (sex_missing): sex missing")
+    assert spool.put(KEY, b"with one")
+    assert Spool(tmp_path).begin(KEY) == b"with one"
+    assert list((tmp_path / "done").iterdir()) == []
 
 
 def test_names_in_the_spool_do_not_tell_the_uid_and_others_may_not_look(tmp_path):
@@ -169,7 +179,7 @@ def test_a_kill_before_any_step_loses_nothing_and_answers_nothing_twice(tmp_path
         if not confirmed:
             spool.put(KEY, b"image")  # a sender that got no answer sends again
         work(spool, delivered, answered)
-        assert set(delivered) == {"2.25.7"}, moment
+        assert set(delivered) == {"2.25.7", "2.25.8"}, moment
         assert len(delivered) in (2, 3), moment  # the one on its way at the kill goes out again, the same object
         assert len(answered) <= 1, moment
         assert not list(folder.rglob("*.dcm")), moment

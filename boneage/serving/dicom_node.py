@@ -20,7 +20,7 @@ from pynetdicom import evt
 
 from boneage.errors import BoneageError
 from boneage.paths import alone
-from boneage.serving.dicom_queue import Spool, key_of
+from boneage.serving.dicom_queue import REFUSED, Spool, key_of
 from boneage.serving.dicom_report import build
 from boneage.serving.dicom_settings import Settings
 from boneage.serving.dicom_wire import OUT_OF_RESOURCES, Declined, Unreachable, close, deliver, listen
@@ -167,7 +167,7 @@ class Node:
         try:
             objects = build(pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True), predictor(data, None))
         except BoneageError as refusal:
-            reason, outcome = str(refusal), f"refused ({getattr(refusal, 'code', 'other')})"
+            reason, outcome = str(refusal), f"{REFUSED} ({getattr(refusal, 'code', 'other')})"
         except Exception as error:
             log.error("%s not answered: program error (%s)", key[:8], type(error).__name__)
             return False

@@ -22,6 +22,7 @@ from pydicom import Dataset
 from boneage.paths import atomic, explained, write_text
 
 MAX_TRIES = 3
+REFUSED = "refused"  # how a case ends that may be opened again
 PRIVATE_FOLDER = 0o700  # radiographs lie there: nobody else on this machine may look
 
 
@@ -56,7 +57,9 @@ class Spool:
             self._tidy()
 
     def put(self, key: str, data: bytes) -> bool:
-        """Keep a received file, safe on disk when this returns; False when it was already here or is finished.
+        """Keep a received file, safe on disk when this returns; False when it was already here or is answered.
+
+        One that was refused is taken again: what was missing in it may have been mended.
 
         Raises
         ------
@@ -64,8 +67,9 @@ class Spool:
             When the disk is full.
         """
         with self._moving:
-            if self._waiting(key) or (self.folder / "answers" / key).exists() or self._done(key).exists():
+            if self._waiting(key) or (self.folder / "answers" / key).exists() or self._answered(key):
                 return False
+            self._clear(self._done(key))
             _write(self.folder / "waiting" / f"{key}.0.dcm", data)
             (self.folder / "failed" / f"{key}.dcm").unlink(missing_ok=True)
             return True
@@ -118,7 +122,7 @@ class Spool:
         return sorted((self.folder / "answers" / key).glob("*.dcm"))
 
     def finish(self, key: str, how: str) -> None:
-        """Close the case: an image with this key will not be answered again."""
+        """Close the case: an image with this key will not be answered again, unless `how` begins with `REFUSED`."""
         write_text(self._done(key), f"{datetime.now().isoformat(timespec='seconds')} {how}\n")
         _flush(self._done(key))
         _flush(self.folder / "done")
@@ -148,6 +152,10 @@ class Spool:
     def _tries(self, key: str) -> tuple[Path, int]:
         file = self._waiting(key)
         return file, _count(file)
+
+    def _answered(self, key: str) -> bool:
+        done = self._done(key)
+        return done.exists() and not done.read_text(encoding="utf-8").partition(" ")[2].startswith(REFUSED)
 
     def _done(self, key: str) -> Path:
         return self.folder / "done" / f"{key}.txt"
