@@ -114,7 +114,7 @@ def test_the_cpu_campaign_repeats_the_shipped_runs():
 
 
 def test_an_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(BoneageError, match=r"shipped ones are .*gpu, lookalike, phantom"):
+    with pytest.raises(BoneageError, match=r"shipped ones are .*gpu, known_truth, lookalike, phantom"):
         load("gpo")
 
 
