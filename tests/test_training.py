@@ -346,6 +346,17 @@ def test_without_an_average_the_trained_weights_are_validated(small, phantom_cac
         assert same(raw, validated)
 
 
+@pytest.mark.parametrize("batches", [0, 5])
+def test_batchnorm_statistics_are_estimated_with_or_without_an_average(
+    small, phantom_cache, tmp_path, monkeypatch, batches
+):
+    asked = []
+    monkeypatch.setattr(BatchNormEstimator, "run", lambda self, batches, count: asked.append(count))
+    config = small(average=0.0, batchnorm_batches=batches, stages=(Stage(32, 2),))
+    train.train(config, phantom_cache.folder, tmp_path)
+    assert asked == [batches] * 3, "before the first step and after each epoch"
+
+
 def test_training_stops_early_and_exports_its_best_epoch(small, phantom_cache, tmp_path, watched, monkeypatch):
     scores = iter([50.0, 30.0, 31.0, 30.0, 1.0])
     score = train._Run.score

@@ -251,12 +251,10 @@ class _Run:
 
     @contextmanager
     def averaged(self, epoch: int, size: int):
-        """The model with averaged weights and BatchNorm statistics to match; afterwards it is as it was."""
-        if not self.config.average:
-            yield
-            return
+        """The model with averaged weights and BatchNorm statistics estimated for them; afterwards it is as it was."""
         kept = [np.array(keras.ops.convert_to_numpy(v)) for v in self.model.variables]
-        self.model.optimizer.put_average(self.model.trainable_variables)
+        if self.config.average:
+            self.model.optimizer.put_average(self.model.trainable_variables)
         self.re_estimate(epoch, size)
         try:
             yield
