@@ -533,7 +533,7 @@ def test_a_given_precision_is_taken(small):
     ],
 )
 def test_half_precision_must_pay(small, monkeypatch, seconds, chosen):
-    monkeypatch.setattr(precision, "_seconds", lambda policy, block: seconds[policy])
+    monkeypatch.setattr(precision, "_seconds", lambda policy, block, hopeless=0: seconds[policy])
     assert precision.choose(small(precision="auto")) == chosen
 
 
@@ -541,6 +541,14 @@ def test_half_precision_must_pay(small, monkeypatch, seconds, chosen):
 def test_the_timing_itself_gives_seconds_for_every_precision(block):
     kinds = ("float32", "mixed_bfloat16", "dense_bfloat16")
     assert all(0 < precision._seconds(kind, block) < 60 for kind in kinds)
+
+
+@pytest.mark.parametrize(("hopeless", "steps"), [(0, 2), (1e9, 6)])
+def test_a_precision_without_hope_is_timed_no_further(monkeypatch, hopeless, steps):
+    taken = []
+    monkeypatch.setattr(keras.Sequential, "train_on_batch", lambda self, x, y: taken.append(x))
+    precision._seconds("float32", precision._inverted, hopeless)
+    assert len(taken) == steps, "the first compiles and does not count"
 
 
 @pytest.mark.parametrize("kind", ["mixed_bfloat16", "dense_bfloat16"])

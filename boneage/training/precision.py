@@ -24,6 +24,7 @@ from boneage.models.weights import assign
 from boneage.training.fused import fused
 
 GAIN = 1.2  # bfloat16 must be this much faster to be worth its rounding
+HOPELESS = 2  # times single precision's time: a step that slow needs no repetition
 
 
 class _DenseInHalf(layers.SeparableConv2D):
@@ -57,9 +58,10 @@ def choose(config: TrainConfig) -> str:
     backbone = get(config.backbone).builder(include_top=False, weights=None, input_shape=(None, None, 3))
     kinds = {type(layer) for layer in backbone.layers}
     blocks = _separable if layers.SeparableConv2D in kinds else _inverted if layers.DepthwiseConv2D in kinds else _plain
-    seconds = {precision: _seconds(precision, blocks) for precision in ("mixed_bfloat16", "dense_bfloat16")}
+    single = _seconds("float32", blocks)
+    seconds = {p: _seconds(p, blocks, HOPELESS * single) for p in ("mixed_bfloat16", "dense_bfloat16")}
     fastest = min(seconds, key=seconds.get)
-    return fastest if _seconds("float32", blocks) > GAIN * seconds[fastest] else "float32"
+    return fastest if single > GAIN * seconds[fastest] else "float32"
 
 
 def _dense_in_half(layer: layers.Layer) -> layers.Layer:
@@ -86,8 +88,9 @@ def _separable() -> list[layers.Layer]:
     return [layers.SeparableConv2D(256, 3, padding="same") for _ in range(3)]
 
 
-def _seconds(precision: str, convolutions: Callable[[], list[layers.Layer]]) -> float:
-    """Time of a training step of a block that a backbone of this kind spends its time in, best of five."""
+def _seconds(precision: str, convolutions: Callable[[], list[layers.Layer]], hopeless: float = np.inf) -> float:
+    """Time of a training step of a block that a backbone of this kind spends its time in, best of five; of fewer when
+    one takes longer than is `hopeless`."""
 
     def block():
         model = keras.Sequential([keras.Input((32, 32, 32))])
@@ -106,4 +109,6 @@ def _seconds(precision: str, convolutions: Callable[[], list[layers.Layer]]) -> 
         start = time.perf_counter()
         model.train_on_batch(x, y)
         times.append(time.perf_counter() - start)
+        if len(times) > 1 and times[-1] > hopeless:
+            break
     return min(times[1:])
