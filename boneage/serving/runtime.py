@@ -32,6 +32,7 @@ class Runtime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what is wrong with the file is told below
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # tails of sigmoids: slow, worth nothing
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             self.size = int(self._session.get_inputs()[0].shape[1])
