@@ -54,8 +54,8 @@ screenshots: $(VENV)/installed-dev   ## the pictures of the web page in images/
 bench: $(VENV)/installed-dev   ## speed and memory, into benchmarks/results.json and its README
 	$(PY) -m benchmarks
 
-fuzz: $(VENV)/installed-dev   ## 10,000 spoilt files for the decoders and the HTTP API, into benchmarks/fuzz.json
-	$(PY) tests/fuzz.py
+fuzz: $(VENV)/installed-dev   ## 10,000 spoilt files for decoders and HTTP API (DATA=... of radiographs), into benchmarks/fuzz.json
+	$(PY) tests/fuzz.py $(if $(DATA),--data "$(DATA)")
 
 notebooks: $(VENV)/installed-dev   ## execute the notebooks in place (DATA=... for real radiographs)
 	$(PY) notebooks/execute.py $(if $(DATA),--data "$(DATA)")

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from boneage.errors import BoneageError
+from boneage.texts import say
 
 MONTHS_PER_YEAR = 12
 MAX_MONTHS = 240  # 20 years: the upper end of the last group
@@ -25,8 +26,8 @@ def age_group(months) -> np.ndarray:
 
 def years_and_months(months: float) -> str:
     """`99.6` -> `"8 y 4 mo"`, rounded to the nearest month."""
-    total = round(float(months))
-    return f"{total // MONTHS_PER_YEAR} y {total % MONTHS_PER_YEAR} mo"
+    years, rest = divmod(round(float(months)), MONTHS_PER_YEAR)
+    return say("age.short", years=years, months=rest)
 
 
 def parse_sex(value) -> int:

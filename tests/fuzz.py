@@ -1,14 +1,16 @@
 """`make fuzz`: 10,000 spoilt files through the door and the HTTP API. Each is answered or refused; nothing breaks.
 
-The model is the best that is shipped. Files run in processes of their own, one after the other, so that a decoder that
-crashes or hangs is counted and stops nothing; what breaks is kept in `cache/fuzz/`. Peak memory is what such a process
-(decoders, model and web application) held at most while it worked on one file. Results: benchmarks/fuzz.json.
+The files are made of a phantom hand or, with `--data`, of radiographs: their own files and every other kind, another
+radiograph for each process. The model is the best that is shipped. Processes run one after the other, so that a decoder
+that crashes or hangs is counted and stops nothing; what breaks is kept in `cache/fuzz/`. Peak memory is what such a
+process (decoders, model and web application) held at most while it worked on one file. Results: benchmarks/fuzz.json.
 """
 
 import contextlib
 import io
 import json
 import math
+import random
 import subprocess
 import sys
 import threading
@@ -22,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
+from boneage.data.decode import EXTENSIONS
 from boneage.paths import write_text
 from boneage.serving import Predictor, Refused, door
 from boneage.web.app import create_app
@@ -75,17 +78,24 @@ def outcome(client, data: bytes, form: dict[str, str]) -> str:
 @click.option("--inputs", default=10_000, show_default=True)
 @click.option("--seed", "first", default=0, show_default=True, help="Of the first process; the next has the next.")
 @click.option("--model", metavar="RUN", help="Backbone or run folder.  [default: the best exported]")
-def main(inputs: int, first: int, model: str | None) -> None:
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Radiographs to spoil.")
+def main(inputs: int, first: int, model: str | None, data: Path | None) -> None:
     """Spoil files, ask for answers, count what comes; exit code 1 when anything breaks."""
+    radiographs = sorted(p for p in data.rglob("*") if p.suffix.lower() in EXTENSIONS) if data else []
+    if data and not radiographs:
+        raise click.BadParameter(f"no {', '.join(EXTENSIONS)} file in {data}", param_hint="--data")
+    random.Random(first).shuffle(radiographs)
     KEPT.mkdir(parents=True, exist_ok=True)
     large = {}
     for name, data in tqdm(largest(door.MAX_PIXELS).items(), desc="largest", unit="file"):
         (KEPT / "large").write_bytes(data)
         large[name] = next(_process(KEPT / "large", model))
-    counts, peaks, number = Counter(), [], first
+    counts, peaks, number = Counter(), [], 0
     with tqdm(total=inputs, unit="file") as bar:
         while counts.total() < inputs:
-            for said, peak in _process(number, model, min(BATCH, inputs - counts.total())):
+            radiograph = radiographs[number % len(radiographs)] if radiographs else None
+            count = min(BATCH, inputs - counts.total())
+            for said, peak in _process(first + number, model, count, radiograph):
                 counts[said] += 1
                 peaks.append(peak)
                 bar.update()
@@ -94,7 +104,8 @@ def main(inputs: int, first: int, model: str | None) -> None:
     broken = sum(n for said, n in counts.items() if said.startswith("broken"))
     broken += sum(said.startswith("broken") for said, _ in large.values())
     document = {
-        "inputs": counts.total(), "seed": first, "broken": broken, "outcomes": dict(counts.most_common()),
+        "inputs": counts.total(), "radiographs": min(number, len(radiographs)), "seed": first, "broken": broken,
+        "outcomes": dict(counts.most_common()),
         "peak_megabytes": round(highest), "peak_against_first": round(highest / peaks[0], 2),
         "largest": {name: {"outcome": said, "peak_megabytes": round(peak)} for name, (said, peak) in large.items()},
     }  # fmt: skip
@@ -103,12 +114,14 @@ def main(inputs: int, first: int, model: str | None) -> None:
     sys.exit(bool(broken))
 
 
-def _process(source: Path | int, model: str | None, count: int = 1) -> Iterator[tuple[str, float]]:
+def _process(
+    source: Path | int, model: str | None, count: int = 1, radiograph: Path | None = None
+) -> Iterator[tuple[str, float]]:
     """Outcome and peak memory (MB) of each input of a process; a crash or a hang is the outcome of the last.
 
-    The source is a file, or the seed of `count` spoilt ones.
+    The source is a file, or the seed of `count` spoilt ones, made of a radiograph or (None) of a phantom hand.
     """
-    command = [sys.executable, __file__, WORK, str(source), str(count), model or ""]
+    command = [sys.executable, __file__, WORK, str(source), str(count), model or "", str(radiograph or "")]
     last = 0.0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         watch = threading.Timer(PATIENCE, process.kill)
@@ -131,7 +144,7 @@ def _keep(why: str) -> None:
     (KEPT / "now").replace(KEPT / f"{why}-{len(list(KEPT.iterdir()))}")
 
 
-def work(source: str, count: int, model: str | None) -> None:
+def work(source: str, count: int, model: str | None, radiograph: Path | None) -> None:
     """What a process of `_process` does: an input, a line."""
     client = application(Predictor(model))
 
@@ -150,7 +163,7 @@ def work(source: str, count: int, model: str | None) -> None:
         print(f"{said}\t{peak:.1f}", flush=True)
 
     if source.isdigit():
-        drawn = given(spoilt(), FORMS)(one)
+        drawn = given(spoilt(radiograph), FORMS)(one)
         limits = settings(
             max_examples=count,
             deadline=None,
@@ -176,6 +189,7 @@ def _peak() -> float:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [WORK]:
-        work(sys.argv[2], int(sys.argv[3]), sys.argv[4] or None)
+        source, number, run, film = sys.argv[2:]
+        work(source, int(number), run or None, Path(film) if film else None)
     else:
         main()

@@ -1,4 +1,4 @@
-"""Real files of every kind that is read, made of a phantom hand, and Hypothesis' strategy that spoils them."""
+"""Sound files of every kind that is read, of a phantom hand or a radiograph, and Hypothesis' way of spoiling them."""
 
 import io
 import struct
@@ -17,6 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 from serving_run import dicom, encoded
 
+from boneage.data.decode import decode_grey
 from boneage.data.phantom import render
 
 HEIGHT = 192
@@ -52,9 +53,10 @@ TAGS = {
 
 
 @cache
-def files() -> dict[str, bytes]:
-    """A film of each kind of file, grey or not, 8 or 16 bit, compressed or not."""
-    grey = render(100, 1, seed=3, height=HEIGHT).image
+def files(radiograph: Path | None = None) -> dict[str, bytes]:
+    """A film of each kind of file, grey or not, 8 or 16 bit, compressed or not; of a radiograph also its own file."""
+    given = {} if radiograph is None else {"as it came": radiograph.read_bytes()}
+    grey = _eight_bit(decode_grey(given["as it came"])) if given else render(100, 1, seed=3, height=HEIGHT).image
     picture, deep = Image.fromarray(grey), grey.astype(np.uint16) * 16
     plain = dicom(grey, PatientSex="M", PatientAge="009Y", StudyDate="20200301", BodyPartExamined="HAND")
     twelve = _changed(
@@ -64,7 +66,7 @@ def files() -> dict[str, bytes]:
     )  # fmt: skip
     rgb = _changed(plain, PhotometricInterpretation="RGB", SamplesPerPixel=3, PlanarConfiguration=0,
                    PixelData=np.repeat(grey, 3).tobytes())  # fmt: skip
-    return {
+    return given | {
         "PNG": encoded(grey), "PNG, 16 bit": encoded(deep), "PNG, palette": _saved(picture.convert("P"), "PNG"),
         "PNG, RGBA": _saved(picture.convert("RGBA"), "PNG"),
         "JPEG": encoded(grey, ".jpg"), "JPEG, CMYK": _saved(picture.convert("CMYK"), "JPEG"),
@@ -84,11 +86,12 @@ def files() -> dict[str, bytes]:
 
 
 @st.composite
-def spoilt(draw) -> bytes:
+def spoilt(draw, radiograph: Path | None = None) -> bytes:
     """Bytes of no kind, or a file of `files` with some DICOM tags and some bytes changed."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.sampled_from(MARKS)) + draw(st.binary(max_size=600))
-    data = files()[draw(st.sampled_from(sorted(files())))]
+    sound = files(radiograph)
+    data = sound[draw(st.sampled_from(sorted(sound)))]
     if data[128:132] == b"DICM" and draw(st.booleans()):
         names = draw(st.lists(st.sampled_from(sorted(TAGS)), min_size=1, max_size=3, unique=True))
         changes = {name: draw(st.sampled_from(TAGS[name])) for name in names}
@@ -99,6 +102,10 @@ def spoilt(draw) -> bytes:
     for _ in range(draw(st.integers(0, 5))):
         data = _edited(draw, data)
     return _with_checksums(data) if data[:4] == b"\x89PNG" and draw(st.booleans()) else data
+
+
+def _eight_bit(grey: np.ndarray) -> np.ndarray:
+    return grey if grey.dtype == np.uint8 else (grey >> 8).astype(np.uint8)
 
 
 def _edited(draw, data: bytes) -> bytes:

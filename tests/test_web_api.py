@@ -78,7 +78,7 @@ def test_bad_input_gets_one_clear_problem(image, fields, status, code):
 
 def test_two_images_in_one_request_are_refused():
     two = {"image": [(io.BytesIO(png()), "a.png"), (io.BytesIO(png()), "b.png")], "sex": "male"}
-    assert client().post(ADDRESS, data=two).get_json()["detail"].endswith("Received: 2 files")
+    assert client().post(ADDRESS, data=two).get_json()["detail"].endswith("Files received: 2.")
 
 
 def test_an_image_under_another_name_is_refused():

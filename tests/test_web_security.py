@@ -104,6 +104,13 @@ def test_guessing_the_token_is_slowed_down():
     assert tried == [401, 401, 429, 429]
 
 
+def test_guessing_the_token_of_the_api_is_slowed_down():
+    slow = create_app(FakePredictor(), Settings(token=TOKEN, host="0.0.0.0", per_minute=1, burst=2)).test_client()
+    guesses = [{"Authorization": f"Bearer guess {i}"} for i in range(3)] + [{"Authorization": f"Bearer {TOKEN}"}]
+    tried = [slow.post(ADDRESS, data=form(sex="male"), headers=guess).status_code for guess in guesses]
+    assert tried == [401, 401, 429, 429]
+
+
 def test_a_token_must_be_long_enough_to_protect():
     with pytest.raises(BoneageError, match="too short"):
         Settings(token="secret")

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from boneage.errors import BoneageError
+from boneage.texts import say
 
 try:
     from kornia_rs.io import decode_image_png_u8
@@ -66,13 +67,13 @@ def read_bytes(path: str | Path) -> bytes:
             with _archives_lock:
                 opened.close()
     except FileNotFoundError as error:
-        raise BoneageError("missing image file") from error
+        raise BoneageError(say("image.missing")) from error
     except NotImplementedError as error:
-        raise BoneageError(f"the archive uses an unknown compression ({error}); unpack it first") from error
+        raise BoneageError(say("image.archive_compression", why=error)) from error
     except RuntimeError as error:  # what zipfile raises for a password
-        raise BoneageError("the archive is encrypted; unpack it with its password first") from error
+        raise BoneageError(say("image.archive_encrypted")) from error
     except (OSError, EOFError, BadZipFile, KeyError, zlib.error) as error:
-        raise BoneageError(f"the file cannot be read ({error})") from error
+        raise BoneageError(say("image.unreadable", why=error)) from error
 
 
 @lru_cache(maxsize=8)
@@ -100,19 +101,19 @@ def decode_grey(data: bytes) -> np.ndarray:
         Empty, truncated, animated, too small, too large, or not an image.
     """
     if not data:
-        raise BoneageError("the file is empty (0 bytes)")
+        raise BoneageError(say("image.zero_bytes"))
     if data[:42].startswith(b"version https://git-lfs"):
-        raise BoneageError("the file is a Git LFS pointer, not the image; run `git lfs pull`")
+        raise BoneageError(say("image.git_lfs"))
     if data[128:132] == b"DICM":
         return _decode_dicom(data)
     if _truncated(data):
-        raise BoneageError("the image is truncated")
+        raise BoneageError(say("image.truncated"))
     try:
         with Image.open(io.BytesIO(data)) as header:
             mode, (width, height), frames = header.mode, header.size, getattr(header, "n_frames", 1)
             _check_size(height, width)
             if frames > 1:
-                raise BoneageError(f"expected one image, found {frames} frames")
+                raise BoneageError(say("image.frames", frames=frames))
             if mode in ("P", "PA", "CMYK", "LA", "La", "1", "YCbCr", "LAB"):  # what OpenCV gets wrong or refuses
                 return np.asarray(ImageOps.exif_transpose(header).convert("RGB").convert("L"))
             white_is_zero = mode.startswith("I;16") and header.format == "TIFF" and header.tag_v2.get(262) == 0
@@ -121,14 +122,13 @@ def decode_grey(data: bytes) -> np.ndarray:
         if grey is None:
             grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except UnidentifiedImageError as error:
-        kinds = "PNG, JPEG, WebP, TIFF, DICOM"
-        raise BoneageError(f"not an image of a known kind ({kinds}), or too damaged to tell") from error
+        raise BoneageError(say("image.unknown", kinds="PNG, JPEG, WebP, TIFF, DICOM")) from error
     except BoneageError:
         raise
     except Exception as error:  # Pillow and OpenCV raise many kinds for a damaged file
-        raise BoneageError(f"the image is damaged ({_one_line(error)})") from error
+        raise BoneageError(say("image.damaged_why", why=_one_line(error))) from error
     if grey is None:
-        raise BoneageError("the image is damaged")
+        raise BoneageError(say("image.damaged"))
     grey = grey if grey.dtype in (np.uint8, np.uint16) else _to_uint16(grey)
     return 65535 - grey if white_is_zero else grey  # which both libraries heed in 8-bit files only
 
@@ -159,19 +159,19 @@ def _truncated(data: bytes) -> bool:
 
 def _check_size(height: int, width: int) -> None:
     if min(height, width) < MIN_SIDE or max(height, width) > MAX_SIDE:
-        raise BoneageError(f"image sides must lie in {MIN_SIDE}..{MAX_SIDE} px. Received: {width} x {height}")
+        raise BoneageError(say("image.sides", least=MIN_SIDE, most=MAX_SIDE, width=width, height=height))
 
 
 def _to_uint16(values: np.ndarray) -> np.ndarray:
     """Stretch any numbers over 0..65535."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise BoneageError("the image holds pixels that are not numbers (NaN or infinite)")
+        raise BoneageError(say("image.not_numbers"))
     if high <= low:
         return np.zeros(values.shape, np.uint16)
     most = float(np.finfo(values.dtype if values.dtype.kind == "f" else np.float64).max)
     if high - low > most or 65535 / (high - low) > most:
-        raise BoneageError(f"the image's grey levels cannot be told apart (from {low:g} to {high:g})")
+        raise BoneageError(say("image.grey_levels", low=f"{low:g}", high=f"{high:g}"))
     stretched = values - low
     stretched *= 65535 / (high - low)
     return np.round(stretched, out=stretched).astype(np.uint16)
@@ -188,10 +188,10 @@ def _decode_dicom(data: bytes) -> np.ndarray:
     try:
         dicom = pydicom.dcmread(io.BytesIO(data))
         if "PixelData" not in dicom:
-            raise BoneageError("the DICOM file holds no pixels")
+            raise BoneageError(say("image.dicom_no_pixels"))
         _check_size(int(dicom.Rows), int(dicom.Columns))
         if int(dicom.get("NumberOfFrames") or 1) > 1:
-            raise BoneageError(f"expected one image, found a DICOM file of {dicom.NumberOfFrames} frames")
+            raise BoneageError(say("image.dicom_frames", frames=dicom.NumberOfFrames))
         kind, pixels = dicom.PhotometricInterpretation, _dicom_pixels(dicom, data)
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dicom)
@@ -199,7 +199,7 @@ def _decode_dicom(data: bytes) -> np.ndarray:
     except BoneageError:
         raise
     except Exception as error:  # pydicom and its decoders raise many kinds; each means the same to us
-        raise BoneageError(f"the DICOM file cannot be decoded ({type(error).__name__}: {_one_line(error)})") from error
+        raise BoneageError(say("image.dicom", why=f"{type(error).__name__}: {_one_line(error)}")) from error
     return 65535 - grey if kind == "MONOCHROME1" else grey
 
 
@@ -212,10 +212,10 @@ def _dicom_pixels(dicom, data: bytes) -> np.ndarray:
     try:
         done = subprocess.run(apart, input=data, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as error:  # whose words tell where Python lies
-        raise BoneageError(f"the DICOM file cannot be decoded (not within {PATIENCE} seconds)") from error
+        raise BoneageError(say("image.dicom_slow", seconds=PATIENCE)) from error
     if done.returncode:
-        reason = done.stdout.decode(errors="replace").strip() if done.returncode == 1 else "its decoder gave up"
-        raise BoneageError(f"the DICOM file cannot be decoded ({reason or 'damaged'})")
+        why = done.stdout.decode(errors="replace").strip() if done.returncode == 1 else ""
+        raise BoneageError(say("image.dicom", why=why) if why else say("image.dicom_decoder"))
     return np.load(io.BytesIO(done.stdout), allow_pickle=False)
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from boneage.errors import BoneageError
+from boneage.texts import say
 
 Locate = Callable[[np.ndarray, int], np.ndarray]  # (radiograph, size) -> (2, 3) map from its pixels into the square
 
@@ -54,7 +55,7 @@ def intensity_window(grey: np.ndarray, inside: np.ndarray) -> tuple[float, float
     """
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
-        raise BoneageError("the crop shows nothing of the image")
+        raise BoneageError(say("refusals.crop_outside"))
 
     def middle(along):
         margin = round(len(along) * (1 - WINDOW_REGION) / 2)
@@ -63,7 +64,7 @@ def intensity_window(grey: np.ndarray, inside: np.ndarray) -> tuple[float, float
     region = grey[middle(rows), middle(columns)]
     low, high = np.percentile(region[::2, ::2], WINDOW_PERCENTILES)
     if high - low < 2:
-        raise BoneageError(f"the image is empty: its middle holds one grey level ({low:g})")
+        raise BoneageError(say("refusals.one_grey_level", level=f"{low:g}"))
     return float(low), float(high)
 
 

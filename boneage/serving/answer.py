@@ -7,8 +7,9 @@ import numpy as np
 
 from boneage.errors import BoneageError
 from boneage.labels import MONTHS_PER_YEAR
+from boneage.texts import say
 
-NOTICE = "Research use only, not a medical device."
+NOTICE = say("page.notice")
 
 
 class Refused(BoneageError):
@@ -132,5 +133,14 @@ class Answer:
 def words(months: float) -> str:
     """`99.6` -> `"8 years 4 months"`, rounded to the nearest month."""
     years, rest = divmod(max(0, round(float(months))), MONTHS_PER_YEAR)
-    parts = [f"{n} {unit}{'' if n == 1 else 's'}" for n, unit in ((years, "year"), (rest, "month")) if n]
-    return " ".join(parts) or "0 months"
+    parts = []
+    if years:
+        parts.append(say("age.year") if years == 1 else say("age.years", years=years))
+    if rest or not years:
+        parts.append(say("age.month") if rest == 1 else say("age.months", months=rest))
+    return " ".join(parts)
+
+
+def sex_name(male: bool) -> str:
+    """As it stands within a sentence."""
+    return say("case.male" if male else "case.female").lower()

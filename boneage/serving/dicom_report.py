@@ -27,6 +27,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from boneage import __version__
 from boneage.labels import SEX_NAMES
 from boneage.serving.answer import NOTICE, Answer
+from boneage.texts import say
 
 BONE_AGE = sr.CodedConcept("85151-9", "LN", "XR Bone age")
 PROCEDURE = sr.CodedConcept("37362-1", "LN", "XR Bones Views for bone age")
@@ -175,14 +176,14 @@ def _groups(answer: Answer) -> list[sr.Measurement]:
 def _remarks(answer: Answer) -> list[str]:
     return [
         NOTICE,
-        f"Bone age {answer.text}. 90 % split-conformal interval: {answer.low:.1f} to {answer.high:.1f} months.",
-        *(f"Warning: {warning.text}" for warning in answer.warnings),
+        say("dicom.interval", age=answer.text, low=f"{answer.low:.1f}", high=f"{answer.high:.1f}"),
+        *(say("dicom.warning", warning=warning.text) for warning in answer.warnings),
     ]
 
 
 def _picture(source: Dataset, answer: Answer) -> hd.sc.SCImage:
     place = _nameless(source)
-    common = _common("SC", 9902, "Bone age Grad-CAM (research use only)", source, answer)
+    common = _common("SC", 9902, say("dicom.picture"), source, answer)
     picture = hd.sc.SCImage.from_ref_dataset(
         place,
         draw(answer),
@@ -194,7 +195,7 @@ def _picture(source: Dataset, answer: Answer) -> hd.sc.SCImage:
     )
     picture.PatientOrientation = None  # two panels and text: no single orientation holds
     picture.ConversionType = "WSD"  # from a workstation
-    picture.DerivationDescription = f"Grad-CAM++ of {answer.model} laid over the radiograph"
+    picture.DerivationDescription = say("dicom.derivation", model=answer.model)
     picture.DerivationCodeSequence = [sr.CodedConcept.from_code(codes.DCM.GradientWeightedClassActivation)]
     origin = Dataset()
     origin.ReferencedSOPClassUID, origin.ReferencedSOPInstanceUID = place.SOPClassUID, place.SOPInstanceUID
@@ -231,12 +232,13 @@ def draw(answer: Answer) -> np.ndarray:
             size -= 1
         pen.text((x, y), text, colour, font, anchor="mm")
 
-    interval = f"90 % interval {answer.low:.0f} to {answer.high:.0f} months"
-    write(middle, step, f"Bone age {answer.text} ({answer.months:.0f} months; {interval})", round(step * 1.1))
-    older, younger = ("what" if heat.any() else "nothing" for heat in (answer.older, answer.younger))
-    write(width // 2, 3 * step, f"{older} speaks for an older hand", step, DIM)
-    write(width + gap + width // 2, 3 * step, f"{younger} speaks for a younger hand", step, DIM)
-    lines = [f"Warning: {warning.text}" for warning in answer.warnings] + [
+    numbers = {name: f"{getattr(answer, name):.0f}" for name in ("months", "low", "high")}
+    write(middle, step, say("dicom.heading", age=answer.text, **numbers), round(step * 1.1))
+    older = say("dicom.older") if answer.older.any() else say("dicom.older_none")
+    younger = say("dicom.younger") if answer.younger.any() else say("dicom.younger_none")
+    write(width // 2, 3 * step, older, step, DIM)
+    write(width + gap + width // 2, 3 * step, younger, step, DIM)
+    lines = [say("dicom.warning", warning=warning.text) for warning in answer.warnings] + [
         f"{NOTICE} {MAKER} {__version__}, {answer.model}"
     ]
     for row, line in enumerate(lines):

@@ -12,6 +12,7 @@ from boneage.data.decode import decode_grey
 from boneage.errors import BoneageError
 from boneage.labels import MONTHS_PER_YEAR
 from boneage.serving.answer import ImageFacts, Refused
+from boneage.texts import say
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 16_000_000  # the largest flat detectors have 15 million; decoding takes up to 40 bytes a pixel
@@ -40,18 +41,17 @@ def enter(data: bytes) -> tuple[np.ndarray, ImageFacts]:
         "too_large", "body_part" (a DICOM file of some other part) or "unreadable", before and after decoding.
     """
     if len(data) > MAX_BYTES:
-        raise Refused("too_large", f"the file has {len(data) / 1e6:.0f} MB, at most {MAX_BYTES / 1e6:.0f} MB are read")
+        megabytes, most = (f"{size / 1e6:.0f}" for size in (len(data), MAX_BYTES))
+        raise Refused("too_large", say("refusals.too_many_bytes", megabytes=megabytes, most=most))
     kind = kind_of(data)
     try:
         size, dicom = _header(data, kind)
         if size and size[0] * size[1] > MAX_PIXELS:
-            raise Refused(
-                "too_large",
-                f"the image has {size[0]} x {size[1]} pixels, at most {MAX_PIXELS / 1e6:.0f} million are read",
-            )
+            most = f"{MAX_PIXELS / 1e6:.0f}"
+            raise Refused("too_large", say("refusals.too_many_pixels", width=size[0], height=size[1], most=most))
         part = (dicom and dicom["body_part"]) or ""
         if any(other in part.upper() for other in OTHER_BODY_PARTS):
-            raise Refused("body_part", f"the DICOM file says that it shows {part!r}; expected a hand")
+            raise Refused("body_part", say("refusals.body_part", part=repr(part)))
         grey = decode_grey(data)
     except Refused:
         raise
@@ -77,9 +77,7 @@ def _header(data: bytes, kind: str) -> tuple[tuple[int, int] | None, dict | None
             return header.size, None
         return None, None
     if DEFLATED in data:
-        raise Refused(
-            "unreadable", "the DICOM file is deflated as a whole, which is not read; store it in another syntax"
-        )
+        raise Refused("unreadable", say("refusals.deflated"))
     import pydicom
 
     try:
@@ -87,7 +85,7 @@ def _header(data: bytes, kind: str) -> tuple[tuple[int, int] | None, dict | None
         size = (int(dicom.get("Columns") or 0), int(dicom.get("Rows") or 0))
         return size, _tags(dicom)
     except Exception as error:  # whatever a damaged header makes pydicom raise
-        raise Refused("unreadable", f"the DICOM header cannot be read ({type(error).__name__})") from error
+        raise Refused("unreadable", say("refusals.dicom_header", why=type(error).__name__)) from error
 
 
 def _tags(dicom) -> dict:

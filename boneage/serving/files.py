@@ -10,10 +10,11 @@ import cv2
 
 from boneage.data.decode import read_bytes
 from boneage.errors import BoneageError
-from boneage.labels import GROUP_COLUMNS, GROUPS, SEX_NAMES
+from boneage.labels import GROUP_COLUMNS, GROUPS
 from boneage.paths import atomic, write_text
-from boneage.serving.answer import NOTICE, Answer, words
+from boneage.serving.answer import NOTICE, Answer, sex_name, words
 from boneage.serving.predictor import Predictor
+from boneage.texts import say
 
 Answers = dict[str, Answer | BoneageError]  # by file
 
@@ -47,18 +48,18 @@ def as_text(answers: Answers) -> str:
     lines, models = [], set()
     for file, answer in answers.items():
         if isinstance(answer, BoneageError):
-            lines.append(f"{file}: no answer: {answer}")
+            lines.append(say("report.no_answer", file=file, why=answer))
             continue
         models.add(answer.model)
-        lines.append(f"{file}: {answer.text} (90 % interval: {words(answer.low)} to {words(answer.high)})")
+        low, high, otherwise = (words(m) for m in (answer.low, answer.high, answer.months - answer.sex_effect))
+        lines.append(say("report.answer", file=file, age=answer.text, low=low, high=high))
         if answer.groups:
-            shares = ", ".join(f"{group} years {share:.0%}" for group, share in answer.groups.items())
-            lines.append(f"  age groups: {shares}")
-        sex, other = SEX_NAMES[answer.male], SEX_NAMES[not answer.male]
-        lines.append(f"  read as {sex}; as {other} it would be {words(answer.months - answer.sex_effect)}")
-        lines += [f"  note: {warning.text}" for warning in answer.warnings]
-    said = f"model {', '.join(sorted(models))}. " if models else ""
-    return "\n".join([*lines, said + NOTICE])
+            shares = [say("report.group", group=group, share=f"{share:.0%}") for group, share in answer.groups.items()]
+            lines.append(say("report.groups", groups=", ".join(shares)))
+        lines.append(say("report.sex", sex=sex_name(answer.male), other=sex_name(not answer.male), age=otherwise))
+        lines += [say("report.note", warning=warning.text) for warning in answer.warnings]
+    said = [say("report.models", models=", ".join(sorted(models)))] if models else []
+    return "\n".join([*lines, " ".join([*said, NOTICE])])
 
 
 def as_json(answers: Answers) -> str:

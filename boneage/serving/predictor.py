@@ -16,13 +16,14 @@ from boneage.data.frame import to_square, whole_frame
 from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
 from boneage.explain.maps import enlarge, normalise, to_original
-from boneage.labels import GROUPS, MONTHS_PER_YEAR, SEX_NAMES
+from boneage.labels import GROUPS, MONTHS_PER_YEAR
 from boneage.serving import door
-from boneage.serving.answer import Answer, ImageFacts, Refused, Warning, words
+from boneage.serving.answer import Answer, ImageFacts, Refused, Warning, sex_name, words
 from boneage.serving.gate import Gate
 from boneage.serving.interval import interval
 from boneage.serving.runtime import Runtime
 from boneage.serving.shelf import locate_run
+from boneage.texts import say
 
 SHOWN = 1024  # pixels: the longer side of maps and picture, at most
 ENLARGED = 1.25  # a radiograph that the model sees enlarged by more has too few pixels
@@ -115,7 +116,7 @@ class Predictor:
         male, warnings = _sex(male, facts.dicom)
         look = self.look(grey, male)
         if look.strangeness > 1:
-            raise Refused("not_a_hand", "the picture does not look like a hand radiograph; it is not answered")
+            raise Refused("not_a_hand", say("refusals.not_a_hand"))
         facts = replace(facts, window=look.window, inverted=look.inverted, hand=told_hand(look))
         return self._answer(look, facts, male, warnings + self._warnings(look, facts), maps)
 
@@ -160,26 +161,26 @@ class Predictor:
     def _warnings(self, look: Look, facts: ImageFacts) -> list[Warning]:
         found = []
         if self.phantom:
-            found.append(Warning("phantom_model", "this model was trained on synthetic drawings, not on patients"))
+            found.append(Warning("phantom_model", say("warnings.phantom_model")))
         if look.inverted:
-            found.append(Warning("inverted", "the bones were dark; the grey levels were turned about"))
+            found.append(Warning("inverted", say("warnings.inverted")))
         if look.turns:
-            found.append(Warning("turned", "the hand did not point up; the picture was turned for the model"))
+            found.append(Warning("turned", say("warnings.turned")))
         if look.hand and not look.hand.sure:
-            shown = "the whole picture was read"
             if self._two_hands(look):
-                found.append(Warning("two_hands", f"there seem to be two hands; {shown}, better crop to the left hand"))
+                found.append(Warning("two_hands", say("warnings.two_hands")))
             else:
-                found.append(Warning("hand_not_found", f"the hand was not found with confidence; {shown}"))
+                found.append(Warning("hand_not_found", say("warnings.hand_not_found")))
         scale = np.sqrt(abs(np.linalg.det(look.matrix[:, :2]))) * self.runtime.size / self._square
         if scale > ENLARGED:
-            found.append(Warning("low_resolution", f"few pixels: the model saw the hand enlarged {scale:.1f} times"))
+            found.append(Warning("low_resolution", say("warnings.low_resolution", times=f"{scale:.1f}")))
         age = facts.dicom and facts.dicom["age_months"]
         if age is not None and not 0 <= age <= MAX_AGE * MONTHS_PER_YEAR:
-            told = (
-                f"the patient is {age / MONTHS_PER_YEAR:.1f} years old" if age > 0 else "the birth date is a later day"
-            )
-            found.append(Warning("outside_ages", f"{told}; bone age is assessed from birth to {MAX_AGE} years"))
+            if age > 0:
+                text = say("warnings.outside_ages", years=f"{age / MONTHS_PER_YEAR:.1f}", most=MAX_AGE)
+            else:
+                text = say("warnings.born_later", most=MAX_AGE)
+            found.append(Warning("outside_ages", text))
         return found
 
     def _two_hands(self, look: Look) -> bool:
@@ -197,7 +198,7 @@ class Predictor:
         low, high = interval(months, self._widths)
         first, last = self._ages
         if not first <= months <= last:
-            text = f"few images of such an age were seen in training (nearly all: {words(first)} to {words(last)})"
+            text = say("warnings.near_limits", first=words(first), last=words(last))
             warnings.append(Warning("near_limits", text))
         picture, to_grey = _shrunk(look.grey)
         height, width = picture.shape
@@ -239,11 +240,10 @@ def _sex(male: bool | None, dicom: dict | None) -> tuple[bool, list[Warning]]:
     tag = dicom and dicom["sex"]
     said = {"M": True, "F": False}.get(tag)
     if male is None and said is None:
-        why = f"the DICOM file says {tag!r}" if tag else "the file does not tell it"
-        raise Refused("sex_missing", f"sex missing: {why}; say whether the patient is male or female")
+        raise Refused("sex_missing", say("refusals.sex_other", said=repr(tag)) if tag else say("refusals.sex_missing"))
     if male is None or said in (None, bool(male)):
         return bool(said if male is None else male), []
-    text = f"the DICOM file says {SEX_NAMES[said]}; {SEX_NAMES[bool(male)]} was used, as asked"
+    text = say("warnings.sex_differs", said=sex_name(said), used=sex_name(male))
     return bool(male), [Warning("sex_differs", text)]
 
 

@@ -5,6 +5,7 @@ from importlib.resources import files
 from flask import Blueprint, Response, json, jsonify, request
 
 from boneage import __version__
+from boneage.texts import say
 from boneage.web.assess import assessor, one_image, one_value, parse_choice, parse_number
 from boneage.web.growth import checked_age
 from boneage.web.problems import BadRequest
@@ -20,7 +21,7 @@ def predictions() -> Response:
     data = one_image(request)
     unknown = sorted(set(request.form) - set(FIELDS))
     if unknown:  # a misspelt age must not pass unnoticed
-        raise BadRequest(f"unknown field {unknown[0][:40]!r}; expected image, {', '.join(FIELDS)}")
+        raise BadRequest(say("errors.field_unknown", field=repr(unknown[0][:40]), fields=", ".join(("image", *FIELDS))))
     male = parse_choice(one_value(request, "sex"))
     months = parse_number(one_value(request, "chronological_age_months"), "chronological_age_months")
     months = None if months is None else checked_age(months)

@@ -9,13 +9,13 @@ from werkzeug.exceptions import SecurityError
 
 from boneage import __version__
 from boneage.labels import MAX_MONTHS, years_and_months
+from boneage.texts import LANGUAGE, catalogue
 from boneage.web import guard
 from boneage.web.api import api
 from boneage.web.assess import Assessor
 from boneage.web.pages import pages
 from boneage.web.problems import Problem
 from boneage.web.settings import Settings
-from boneage.web.texts import LANGUAGE, catalogue
 
 FORM_BYTES = 64 * 1024  # of a request that are not the image
 FORM_PARTS = 12

@@ -13,6 +13,7 @@ from boneage.errors import BoneageError
 from boneage.paths import atomic
 from boneage.serving.answer import Answer, ImageFacts
 from boneage.serving.door import kind_of
+from boneage.texts import say
 from boneage.web.growth import Growth, growth
 from boneage.web.limits import Rate, Turns
 from boneage.web.problems import BadRequest
@@ -83,7 +84,7 @@ class Assessor:
         except BoneageError as error:
             image.unlink(missing_ok=True)
             log.error("not kept: %s", error)
-            raise BadRequest("the server could not keep this radiograph, as it was told to", "not_kept", 507) from error
+            raise BadRequest(say("errors.not_kept"), "not_kept", 507) from error
 
 
 def assessor() -> Assessor:
@@ -100,14 +101,13 @@ def one_image(request: Request) -> bytes:
         No file, more than one, one under another name than `image`, or of a kind that is not read.
     """
     if request.mimetype != "multipart/form-data":
-        raise BadRequest("expected a form of type multipart/form-data", "unsupported_media_type", 415)
+        raise BadRequest(say("errors.form"), "unsupported_media_type", 415)
     found = [name for name, _ in request.files.items(multi=True)]
     if found != ["image"]:
-        told = f"{len(found)} files" if found else "none"
-        raise BadRequest(f"expected exactly one file, in the field 'image'. Received: {told}", "one_image")
+        raise BadRequest(say("errors.one_image", files=len(found)), "one_image")
     data = request.files["image"].stream.getvalue()
     if data and kind_of(data) == "unknown":
-        raise BadRequest("not a PNG, JPEG, WebP, TIFF or DICOM file", "unsupported_media_type", 415)
+        raise BadRequest(say("errors.kind"), "unsupported_media_type", 415)
     return data
 
 
@@ -115,14 +115,14 @@ def one_value(request: Request, name: str) -> str | None:
     """A field of the form that may be there once; None where it is missing."""
     values = request.form.getlist(name)
     if len(values) > 1:
-        raise BadRequest(f"expected the field '{name}' at most once. Received: {len(values)} times")
+        raise BadRequest(say("errors.field_once", field=name, times=len(values)))
     return values[0] if values else None
 
 
 def parse_choice(text: str | None) -> bool | None:
     """male -> True, female -> False, None -> None (the file may say)."""
     if text not in (None, "male", "female"):
-        raise BadRequest(f"expected sex 'male' or 'female'. Received: {text[:20]!r}", "unknown_sex")
+        raise BadRequest(say("errors.sex", sex=repr(text[:20])), "unknown_sex")
     return None if text is None else text == "male"
 
 
@@ -131,7 +131,7 @@ def parse_number(text: str | None, name: str) -> float | None:
     try:
         return None if text is None else float(text if re.fullmatch(r"[-+.\deE]+", text) else "no number")
     except ValueError as error:
-        raise BadRequest(f"{name} must be a number. Received: {text[:20]!r}") from error
+        raise BadRequest(say("errors.number", field=name, given=repr(text[:20]))) from error
 
 
 def parse_day(text: str | None, name: str) -> date | None:
@@ -139,4 +139,4 @@ def parse_day(text: str | None, name: str) -> date | None:
     try:
         return None if text is None else date.fromisoformat(text)
     except ValueError as error:
-        raise BadRequest(f"{name} must be a day as YYYY-MM-DD. Received: {text[:20]!r}") from error
+        raise BadRequest(say("errors.day", field=name, given=repr(text[:20]))) from error

@@ -16,6 +16,7 @@ import numpy as np
 
 from boneage.errors import BoneageError
 from boneage.labels import MAX_MONTHS, MONTHS_PER_YEAR, SEX_NAMES
+from boneage.texts import say
 
 SOURCE = "Greulich & Pyle 1959, children of the Brush Foundation study"
 DAYS_PER_MONTH = 365.2425 / MONTHS_PER_YEAR
@@ -87,10 +88,8 @@ def checked_age(months: float) -> float:
         Outside 0..240 months.
     """
     if not 0 <= months <= MAX_MONTHS:  # false for NaN too
-        raise BoneageError(
-            f"chronological age must lie between 0 and {MAX_MONTHS} months (20 years) on the day of the radiograph. "
-            f"Received: {months:.0f} months"
-        )
+        years = MAX_MONTHS // MONTHS_PER_YEAR
+        raise BoneageError(say("errors.age", most=MAX_MONTHS, years=years, months=f"{months:.0f}"))
     return months
 
 

@@ -6,7 +6,7 @@ import secrets
 import time
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, abort, g, redirect, request, session, url_for
+from flask import Flask, Response, abort, current_app, g, redirect, request, session, url_for
 
 from boneage.web.settings import Settings
 
@@ -41,6 +41,9 @@ def install(app: Flask, settings: Settings) -> None:
         if settings.token and request.endpoint not in OPEN and not _has_token(settings.token):
             if request.method == "GET" and request.endpoint == "pages.index":
                 return redirect(url_for("pages.login"), 303)
+            current_app.extensions["boneage"].rate.take(
+                request.remote_addr or ""
+            )  # guesses are no faster than questions
             abort(401)
         if request.method == "POST" and request.blueprint == "pages":
             given = request.headers.get("X-CSRF-Token") or request.form.get(CSRF, "")

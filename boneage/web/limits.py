@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from boneage.errors import BoneageError
+from boneage.texts import say
 
 PATIENCE = 20.0  # seconds in the queue after which a client is better told to come back
 ADDRESSES = 4096  # whose rates are remembered; beyond that the longest unseen is forgotten
@@ -59,7 +60,7 @@ class Turns:
                 self._inside -= 1
 
     def _full(self) -> Later:
-        return Later("the server is busy; try again shortly", 503, self._inside * self._seconds / self.workers)
+        return Later(say("errors.busy"), 503, self._inside * self._seconds / self.workers)
 
 
 class Rate:
@@ -87,4 +88,4 @@ class Rate:
             if len(self._buckets) > ADDRESSES:
                 self._buckets.popitem(last=False)
         if not enough:
-            raise Later("too many requests from this address; slow down", 429, (1 - tokens) / self.per_second)
+            raise Later(say("errors.too_often"), 429, (1 - tokens) / self.per_second)

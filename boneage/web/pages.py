@@ -7,12 +7,12 @@ from itertools import pairwise
 from flask import Blueprint, Response, current_app, json, redirect, render_template, request, url_for
 
 from boneage.labels import GROUP_EDGES, MAX_MONTHS, MONTHS_PER_YEAR
+from boneage.texts import say
 from boneage.web import guard, pictures
 from boneage.web.assess import assessor, one_image, one_value, parse_choice, parse_day, parse_number
 from boneage.web.growth import SOURCE, age_between, checked_age
 from boneage.web.problems import BadRequest
 from boneage.web.tags import Tags
-from boneage.web.texts import catalogue
 
 pages = Blueprint("pages", __name__)
 
@@ -38,7 +38,7 @@ def assess() -> str:
     data = one_image(request)
     male = parse_choice(one_value(request, "sex"))
     if male is None:
-        raise BadRequest(catalogue()["errors"]["choose_sex"], "sex_missing")
+        raise BadRequest(say("errors.choose_sex"), "sex_missing")
     assessment = assessor().assess(data, male, chronological_months(), maps=True)
     answer = assessment.answer
     return render_template(
@@ -57,15 +57,16 @@ def assess() -> str:
 
 def chronological_months() -> float | None:
     """Chronological age from the form: date of birth and of the radiograph, or years and months, or nothing."""
-    told = catalogue()["case"]
     # A browser sends what was left empty as an empty text.
-    born, taken = (parse_day(one_value(request, name) or None, told[name]) for name in ("born", "taken"))
-    years, months = (parse_number(one_value(request, name) or None, told[name]) for name in ("years", "months"))
+    born, taken = (parse_day(one_value(request, name) or None, say(f"case.{name}")) for name in ("born", "taken"))
+    years, months = (
+        parse_number(one_value(request, name) or None, say(f"case.{name}")) for name in ("years", "months")
+    )
     if born is not None:
         if years is not None or months is not None:
-            raise BadRequest(catalogue()["errors"]["two_ages"], "two_ages")
+            raise BadRequest(say("errors.two_ages"), "two_ages")
         if taken is None:  # today would be a guess: radiographs come from archives too
-            raise BadRequest(catalogue()["errors"]["when_taken"], "when_taken")
+            raise BadRequest(say("errors.when_taken"), "when_taken")
         return age_between(born, taken)
     if years is None and months is None:
         return None

@@ -10,8 +10,8 @@ from flask import Response, json
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from boneage.errors import BoneageError
+from boneage.texts import catalogue
 from boneage.web.limits import Later
-from boneage.web.texts import catalogue
 
 log = logging.getLogger("boneage.web")
 
