@@ -334,9 +334,13 @@ def test_a_palette_dicom_file():
             r"the DICOM file cannot be decoded \(",
         ),
         (dicom(HAND)[:-5000], r"the DICOM file cannot be decoded \("),
+        (
+            dicom(np.dstack([HAND] * 3), "RGB", Columns=HAND.shape[1] // 2, PlanarConfiguration=1),
+            r"the DICOM file holds pixels of another shape than it says \(2 x ",
+        ),
         (dicom(HAND[:1, :1]), r"image sides must lie in 16\.\.16384 px\. Received: 1 x 1"),
     ],
-    ids=["no-pixels", "two-frames", "unknown-syntax", "truncated", "1x1"],
+    ids=["no-pixels", "two-frames", "unknown-syntax", "truncated", "twice-the-pixels", "1x1"],
 )
 def test_dicom_files_that_cannot_be_used(data, message):
     with pytest.raises(BoneageError, match=message) as caught:

@@ -193,6 +193,8 @@ def _decode_dicom(data: bytes) -> np.ndarray:
         if int(dicom.get("NumberOfFrames") or 1) > 1:
             raise BoneageError(say("image.dicom_frames", frames=dicom.NumberOfFrames))
         kind, pixels = dicom.PhotometricInterpretation, _dicom_pixels(dicom, data)
+        if pixels.shape not in ((dicom.Rows, dicom.Columns), (dicom.Rows, dicom.Columns, 3)):  # more of them: frames
+            raise BoneageError(say("image.dicom_shape", found=" x ".join(map(str, pixels.shape))))
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dicom)
         grey = _windowed(pixels, dicom) if pixels.ndim == 2 else _to_uint16(np.stack([r @ LUMINANCE for r in pixels]))
