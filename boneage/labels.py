@@ -43,9 +43,7 @@ def parse_sex(value) -> int:
         return 1
     if text in ("false", "0", "0.0", "f", "female"):
         return 0
-    raise BoneageError(
-        f"unknown sex; expected M/F, male/female, True/False (male?) or 1/0 (male = 1). Received: {value!r}"
-    )
+    raise BoneageError(say("refusals.sex_unknown", given=repr(value)))
 
 
 def parse_months(value) -> float:

@@ -37,8 +37,9 @@ NUMBERS = [
     for number in (0, 1, 2 ** (4 * size), 2 ** (8 * size - 1) - 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1)
 ]
 DECIMALS = ("0", "-1", "1e-300", "1e300", "nan", "x", "", ["40", "80"], ["1", "2", "3"])
+BESIDE = ("-1", "+1")  # of what the file says
 TAGS = {
-    "Rows": (0, 1, 16, 191, 193, 4096, 65535), "Columns": (0, 1, 16, 151, 153, 4096, 65535),
+    "Rows": (0, 1, 16, *BESIDE, 4096, 65535), "Columns": (0, 1, 16, *BESIDE, 4096, 65535),
     "NumberOfFrames": ("0", "1", "2", "-1", "99999", "x"), "SamplesPerPixel": (0, 1, 2, 3, 4),
     "BitsAllocated": (0, 1, 7, 8, 12, 16, 32, 64), "BitsStored": (0, 1, 8, 12, 16, 64), "HighBit": (0, 7, 15, 255),
     "PixelRepresentation": (0, 1, 2), "PlanarConfiguration": (0, 1, 2),
@@ -110,7 +111,7 @@ def _eight_bit(grey: np.ndarray) -> np.ndarray:
 
 def _edited(draw, data: bytes) -> bytes:
     """One change of some bytes, half of the time among the first, where the headers are."""
-    at = draw(st.integers(0, 700) | st.integers(0, 1 << 17)) % (len(data) + 1)
+    at = draw(st.integers(0, 700) | st.integers(0, 1 << 24)) % (len(data) + 1)
     kind = draw(st.sampled_from(("put", "put", "put", "insert", "remove", "repeat", "end")))
     new = draw(st.sampled_from(NUMBERS) | st.binary(min_size=1, max_size=8))
     some = draw(st.integers(1, 400))
@@ -137,7 +138,7 @@ def _changed(data: bytes, **values) -> bytes:
         file = pydicom.dcmread(io.BytesIO(data))
         for keyword, value in values.items():
             if value is not None:
-                setattr(file, keyword, value)
+                setattr(file, keyword, file[keyword].value + int(value) if value in BESIDE else value)
             elif keyword in file:
                 delattr(file, keyword)
         return _bytes(file)

@@ -4,13 +4,16 @@ import io
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
+from unittest import mock
 
 import cv2
 import numpy as np
 import pydicom
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     JPEG2000,
     CTImageStorage,
@@ -35,6 +38,7 @@ COLOUR = cv2.merge([HAND] * 3)
 OTHER = Image.fromarray(255 - HAND)  # a second frame
 TURNED = Image.Exif()
 TURNED[0x0112] = 6  # to be shown a quarter turn clockwise
+LOAD = TiffImagePlugin.ImageFileDirectory_v2.load
 
 
 def pillow(pixels, kind: str, mode: str | None = None, **how) -> bytes:
@@ -279,6 +283,54 @@ def test_a_picture_larger_than_its_file_says_does_not_fill_the_memory(tmp_path):
         decode_grey(whole[:size] + b"\x00\x00\xff\xf0" * 2 + whole[size + 8 :])
 
 
+def test_frames_that_a_file_does_not_own_up_to_are_not_decoded():
+    """One of 16 x 16 px with a bit a pixel and 20 MB of pixels would make an array of 160 MB, of 655,360 frames."""
+    made = pydicom.dcmread(io.BytesIO(dicom(HAND[:16, :16])))
+    made.BitsAllocated = made.BitsStored = 1
+    made.HighBit, made.PixelData = 0, bytes(20_000_000)
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, made, enforce_file_format=True)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BoneageError, match="found several frames"):
+            decode_grey(file.getvalue())
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_compressed_frames_that_a_file_does_not_own_up_to_the_first_alone_is_decoded():
+    frame = opencv(HAND, ".jpg")
+    made = pydicom.dcmread(io.BytesIO(dicom(HAND)))
+    made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    made.PixelData = encapsulate([frame] * 5)
+    made["PixelData"].VR = "OB"
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, made, enforce_file_format=True)
+    apart = [sys.executable, "-m", "boneage.data.dicom_apart"]
+    done = subprocess.run(apart, input=file.getvalue(), capture_output=True, check=True)
+    assert np.load(io.BytesIO(done.stdout)).shape == HAND.shape
+
+
+def test_a_tiff_of_very_many_pages_is_refused_without_counting_them():
+    """Their directories follow one another; Pillow looks each up among all before, when it counts."""
+    page = pillow(HAND, "TIFF")
+    first = int.from_bytes(page[4:8], "little")
+    entries = int.from_bytes(page[first : first + 2], "little")
+    directory = page[first : first + 2 + 12 * entries]
+    data = page + b"\0" * (len(page) % 2)
+    chain, at = [], len(data)
+    for _ in range(4000):
+        at += len(directory) + 4
+        chain.append(directory + at.to_bytes(4, "little"))
+    data = bytearray(data + b"".join(chain) + directory + bytes(4))
+    data[first + len(directory) : first + len(directory) + 4] = (len(page) + len(page) % 2).to_bytes(4, "little")
+    spied = mock.patch("PIL.TiffImagePlugin.ImageFileDirectory_v2.load", autospec=True, side_effect=LOAD)
+    with spied as load, pytest.raises(BoneageError, match="found several frames"):
+        decode_grey(bytes(data))
+    assert load.call_count < 5
+
+
 def test_a_tiff_without_its_dimensions_is_damaged():
     data = pillow(HAND, "TIFF")
     width = data.index(b"\x00\x01\x04\x00")  # tag 256, ImageWidth, a long
@@ -328,7 +380,7 @@ def test_a_palette_dicom_file():
     ("data", "message"),
     [
         (dicom(None), "the DICOM file holds no pixels"),
-        (dicom(np.stack([HAND, HAND]), NumberOfFrames=2), "expected one image, found a DICOM file of 2 frames"),
+        (dicom(np.stack([HAND, HAND]), NumberOfFrames=2), "expected one image, found several frames"),
         (
             dicom(HAND).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0"),
             r"the DICOM file cannot be decoded \(",
@@ -336,7 +388,7 @@ def test_a_palette_dicom_file():
         (dicom(HAND)[:-5000], r"the DICOM file cannot be decoded \("),
         (
             dicom(np.dstack([HAND] * 3), "RGB", Columns=HAND.shape[1] // 2, PlanarConfiguration=1),
-            r"the DICOM file holds pixels of another shape than it says \(2 x ",
+            "expected one image, found several frames",
         ),
         (dicom(HAND[:1, :1]), r"image sides must lie in 16\.\.16384 px\. Received: 1 x 1"),
     ],
@@ -385,9 +437,9 @@ PNG, JPEG, WEBP, TIFF = (pillow(HAND, kind) for kind in ("PNG", "JPEG", "WEBP", 
         (opencv(HAND[:1, :1], ".png"), r"image sides must lie in 16\.\.16384 px\. Received: 1 x 1"),
         (png_header(20_000, 20_000), r"Received: 20000 x 20000"),
         (png_header(100, MAX_SIDE + 1), rf"Received: 100 x {MAX_SIDE + 1}"),
-        (pillow(HAND, "GIF", save_all=True, append_images=[OTHER]), "expected one image, found 2 frames"),
-        (pillow(HAND, "WEBP", save_all=True, append_images=[OTHER]), "expected one image, found 2"),
-        (pillow(HAND, "TIFF", save_all=True, append_images=[OTHER]), "expected one image, found 2"),
+        (pillow(HAND, "GIF", save_all=True, append_images=[OTHER]), "expected one image, found several frames"),
+        (pillow(HAND, "WEBP", save_all=True, append_images=[OTHER]), "expected one image, found several"),
+        (pillow(HAND, "TIFF", save_all=True, append_images=[OTHER]), "expected one image, found several"),
         (pillow(np.where(HAND > 90, np.nan, HAND).astype(np.float32), "TIFF"), "pixels that are not numbers"),
     ],
     ids=["empty", "png-half", "png-end", "png-long-chunk", "jpeg-half", "webp-half", "tiff-half", "png-inside", "text",

@@ -101,6 +101,13 @@ def test_the_side_of_the_hand_is_the_source_s(attributes, code):
     assert {"85562004", code} <= codes
 
 
+def test_a_file_that_names_both_sides_names_none():
+    report, _ = objects(Laterality=["L", "R"])
+    codes = {item.ConceptCodeSequence[0].CodeValue for item in items(report, "CODE")}
+    assert "85562004" in codes
+    assert not codes & {"7771000", "24028007"}
+
+
 def test_both_belong_to_the_patient_s_study_in_series_of_their_own():
     for made in objects():
         assert (made.StudyInstanceUID, made.StudyDate, made.AccessionNumber) == (STUDY_UID, "20200301", "ACC-5512")

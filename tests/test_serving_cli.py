@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import pytest
 from serving_run import exported  # noqa: F401
 
+from boneage.serving.files import predict_files, save_csv
 from boneage.serving.shelf import describe, locate_run, shipped
 
 
@@ -46,6 +48,16 @@ def test_predict_as_json_csv_and_pictures(boneage, shelf, films, tmp_path):
     for direction in ("older", "younger"):
         overlay = cv2.imread(str(tmp_path / f"{films[0].stem}_{direction}.png"))
         assert overlay.shape[:2] == cv2.imread(str(films[0])).shape[:2]
+
+
+def test_a_file_whose_name_is_no_text_is_answered_under_one_that_is(exported, films, tmp_path):  # noqa: F811
+    odd = tmp_path / os.fsdecode(b"hand\xff.png")
+    shutil.copyfile(films[0], odd)
+    answers = predict_files([odd], True, exported)
+    save_csv(answers, tmp_path / "a.csv")
+    (row,) = csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8"))
+    assert row["file"] == f"{tmp_path}/hand\\xff.png"
+    assert float(row["predicted_months"]) > 0
 
 
 def test_pictures_of_files_that_share_a_name_do_not_overwrite_each_other(boneage, shelf, films, tmp_path):

@@ -35,11 +35,14 @@ LITERAL = [(path, call) for path, call in SAID if isinstance(call.args[0], ast.C
 
 
 def test_a_text_is_filled_in():
-    assert say("image.frames", frames=3) == "expected one image, found 3 frames"
+    assert (
+        say("refusals.body_part", part="'{0} of {part}'")
+        == "the DICOM file says that it shows '{0} of {part}'; expected a hand"
+    )
     assert say("age.short", years=8, months=4) == "8 y 4 mo"
 
 
-@pytest.mark.parametrize(("key", "values"), [("image.no_such_text", {}), ("image.frames", {})])
+@pytest.mark.parametrize(("key", "values"), [("image.no_such_text", {}), ("age.short", {"years": 8})])
 def test_a_missing_text_or_value_is_an_error(key, values):
     with pytest.raises(KeyError):
         say(key, **values)

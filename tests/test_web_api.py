@@ -10,7 +10,7 @@ from fake_predictor import MONTHS, FakePredictor, dicom, png
 from schemathesis.checks import CHECKS
 from schemathesis.transport.serialization import Binary
 
-from boneage.serving.answer import Refused
+from boneage.serving.answer import Refused, Warning
 from boneage.web.app import create_app
 from boneage.web.limits import Later, Rate, Turns
 from boneage.web.settings import Settings
@@ -91,7 +91,8 @@ def test_a_form_of_another_type_is_415():
 
 
 def test_a_file_above_the_limit_is_413():
-    assert send(client(max_bytes=100_000), png() + bytes(300_000), sex="male").status_code == 413
+    response = send(client(max_bytes=100_000), png() + bytes(300_000), sex="male")
+    assert (response.status_code, response.get_json()["code"]) == (413, "too_large")
 
 
 def test_what_the_model_refuses_keeps_its_code():
@@ -156,6 +157,26 @@ def test_rate_is_a_token_bucket_for_each_address():
     rate.take("a")
     with pytest.raises(Later):
         rate.take("a")
+
+
+def test_of_an_ipv6_address_only_the_network_counts():
+    rate = Rate(per_minute=1, burst=1)
+    rate.take("2001:db8:0:1::1")
+    with pytest.raises(Later):
+        rate.take("2001:db8:0:1:ffff::2")
+    rate.take("2001:db8:0:2::1")
+
+
+@pytest.mark.parametrize(("months", "warned"), [("228", False), ("229", True)])
+def test_an_age_given_beyond_the_atlas_is_warned_of(months, warned):
+    answer = send(client(), sex="male", chronological_age_months=months).get_json()
+    assert ([w["code"] for w in answer["warnings"]] == ["outside_ages"]) is warned
+
+
+def test_an_age_given_counts_for_more_than_the_file_s():
+    predictor = FakePredictor(warnings=(Warning("outside_ages", "45 years"), Warning("turned", "turned")))
+    answer = send(client(predictor), sex="male", chronological_age_months="100").get_json()
+    assert [w["code"] for w in answer["warnings"]] == ["turned"]
 
 
 def test_too_many_requests_are_429():

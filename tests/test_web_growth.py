@@ -48,7 +48,7 @@ def test_an_age_that_bone_age_cannot_be_compared_with_is_refused(months):
 
 
 def test_birth_after_the_radiograph_is_refused():
-    with pytest.raises(BoneageError, match="Received: -1 months"):
+    with pytest.raises(BoneageError, match=r"Received: -1\.0185 months"):
         age_between(date(2024, 4, 1), date(2024, 3, 1))
 
 

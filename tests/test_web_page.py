@@ -72,6 +72,7 @@ def test_answer_reads_in_years_and_months_with_interval_and_groups():
         ({"years": "7", "months": "2"}, "14 months ahead of chronological age, +1.6 SD"),  # 100.4 - 86
         ({"years": "9"}, "8 months behind chronological age, -0.8 SD"),  # 100.4 - 108, SD 9.0
         ({"months": "100.5"}, "agree to the month, +0.0 SD"),  # nor is there a -0.0
+        ({"years": "8", "months": "3"}, "1 month ahead of"),  # 100.4 - 99
         ({"born": "2016-03-01", "taken": "2024-03-01"}, "4 months ahead"),
         ({"years": "19"}, "128 months behind chronological age."),  # beyond the table: no SD
     ],

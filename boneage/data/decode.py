@@ -110,10 +110,10 @@ def decode_grey(data: bytes) -> np.ndarray:
         raise BoneageError(say("image.truncated"))
     try:
         with Image.open(io.BytesIO(data)) as header:
-            mode, (width, height), frames = header.mode, header.size, getattr(header, "n_frames", 1)
+            mode, (width, height) = header.mode, header.size
             _check_size(height, width)
-            if frames > 1:
-                raise BoneageError(say("image.frames", frames=frames))
+            if getattr(header, "is_animated", False):  # to count the frames of a TIFF may take minutes
+                raise BoneageError(say("image.frames"))
             if mode in ("P", "PA", "CMYK", "LA", "La", "1", "YCbCr", "LAB"):  # what OpenCV gets wrong or refuses
                 return np.asarray(ImageOps.exif_transpose(header).convert("RGB").convert("L"))
             white_is_zero = mode.startswith("I;16") and header.format == "TIFF" and header.tag_v2.get(262) == 0
@@ -190,10 +190,10 @@ def _decode_dicom(data: bytes) -> np.ndarray:
         if "PixelData" not in dicom:
             raise BoneageError(say("image.dicom_no_pixels"))
         _check_size(int(dicom.Rows), int(dicom.Columns))
-        if int(dicom.get("NumberOfFrames") or 1) > 1:
-            raise BoneageError(say("image.dicom_frames", frames=dicom.NumberOfFrames))
+        if int(dicom.get("NumberOfFrames") or 1) > 1 or _holds_more(dicom):
+            raise BoneageError(say("image.frames"))
         kind, pixels = dicom.PhotometricInterpretation, _dicom_pixels(dicom, data)
-        if pixels.shape not in ((dicom.Rows, dicom.Columns), (dicom.Rows, dicom.Columns, 3)):  # more of them: frames
+        if pixels.shape not in ((dicom.Rows, dicom.Columns), (dicom.Rows, dicom.Columns, 3)):
             raise BoneageError(say("image.dicom_shape", found=" x ".join(map(str, pixels.shape))))
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dicom)
@@ -203,6 +203,14 @@ def _decode_dicom(data: bytes) -> np.ndarray:
     except Exception as error:  # pydicom and its decoders raise many kinds; each means the same to us
         raise BoneageError(say("image.dicom", why=f"{type(error).__name__}: {_one_line(error)}")) from error
     return 65535 - grey if kind == "MONOCHROME1" else grey
+
+
+def _holds_more(dicom) -> bool:
+    """Whether there are uncompressed pixels for a second frame, which pydicom would decode, and all that follow."""
+    if dicom.file_meta.TransferSyntaxUID.is_compressed and dicom.file_meta.TransferSyntaxUID != DEFLATED:
+        return False
+    bits = dicom.Rows * dicom.Columns * dicom.SamplesPerPixel * dicom.BitsAllocated
+    return 8 * len(dicom.PixelData) >= 2 * bits
 
 
 def _dicom_pixels(dicom, data: bytes) -> np.ndarray:

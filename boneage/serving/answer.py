@@ -10,6 +10,7 @@ from boneage.labels import MONTHS_PER_YEAR
 from boneage.texts import say
 
 NOTICE = say("page.notice")
+MAX_AGE = 19  # years: the last plates of Greulich and Pyle's atlas
 
 
 class Refused(BoneageError):
@@ -26,6 +27,16 @@ class Warning:
 
     code: str
     text: str
+
+
+def outside_ages(months: float | None) -> list[Warning]:
+    """The warning that a patient's age, in months, deserves where bone age is not assessed; [] for None."""
+    if months is None or 0 <= months <= MAX_AGE * MONTHS_PER_YEAR:
+        return []
+    if months < 0:
+        return [Warning("outside_ages", say("warnings.born_later", most=MAX_AGE))]
+    years = f"{months / MONTHS_PER_YEAR:.1f}"
+    return [Warning("outside_ages", say("warnings.outside_ages", years=years, most=MAX_AGE))]
 
 
 @dataclass(frozen=True)
@@ -137,8 +148,13 @@ def words(months: float) -> str:
     if years:
         parts.append(say("age.year") if years == 1 else say("age.years", years=years))
     if rest or not years:
-        parts.append(say("age.month") if rest == 1 else say("age.months", months=rest))
+        parts.append(in_months(rest))
     return " ".join(parts)
+
+
+def in_months(months: int) -> str:
+    """`1` -> `"1 month"`."""
+    return say("age.month") if months == 1 else say("age.months", months=months)
 
 
 def sex_name(male: bool) -> str:

@@ -169,8 +169,7 @@ class Node:
         except BoneageError as refusal:
             reason, outcome = str(refusal), f"{REFUSED} ({getattr(refusal, 'code', 'other')})"
         except Exception as error:
-            log.error("%s not answered: program error (%s)", key[:8], type(error).__name__)
-            return False
+            return _failed(key, error)
         try:
             if objects:
                 self.spool.answer(key, objects)
@@ -179,6 +178,8 @@ class Node:
         except (BoneageError, OSError):
             self.spool.put_back(key)
             raise
+        except Exception as error:  # what pydicom cannot write
+            return _failed(key, error)
         # The reason may quote the file: it stays in the spool, where only this user can read it.
         log.info("%s %s", key[:8], "answered" if objects else f"{outcome}; the reason is in done/{key}.txt")
         self._answered.set()
@@ -242,6 +243,11 @@ def serve(settings: Settings, predictor: Callable[[], Callable]) -> None:
             log.info("stopping; unfinished work waits in the spool")
         finally:
             node.stop()
+
+
+def _failed(key: str, error: Exception) -> bool:
+    log.error("%s not answered: program error (%s)", key[:8], type(error).__name__)
+    return False
 
 
 def _log_only_ours() -> None:

@@ -129,7 +129,7 @@ def _report(source: Dataset, answer: Answer) -> sr.ComprehensiveSR:
             derived_uid("tracking", source.SOPInstanceUID, answer.model), "bone age"
         ),
         algorithm_id=algorithm,
-        finding_sites=[sr.FindingSite(codes.SCT.Hand, LATERALITIES.get(side))],
+        finding_sites=[sr.FindingSite(codes.SCT.Hand, LATERALITIES.get(str(side)))],
         measurements=[_bone_age(answer), *_groups(answer)],
         source_images=[sr.SourceImageForMeasurementGroup(place.SOPClassUID, place.SOPInstanceUID)],
     )
@@ -143,7 +143,7 @@ def _report(source: Dataset, answer: Answer) -> sr.ComprehensiveSR:
         content=content[0],
         is_complete=True,  # as far as the model goes; but preliminary and unverified: no person has looked at it
         coding_schemes=[CodingSchemeIdentificationItem(PRIVATE, name=f"{MAKER} private codes", version=__version__)],
-        **_common("SR", 9901, "Bone age (research use only)", source, answer),
+        **_common("SR", 9901, say("dicom.report"), source, answer),
     )
     _copy(document, source, PATIENT_AND_STUDY)
     return document
@@ -165,7 +165,7 @@ def _bone_age(answer: Answer) -> sr.Measurement:
 def _groups(answer: Answer) -> list[sr.Measurement]:
     return [
         sr.Measurement(
-            sr.CodedConcept(f"P_{name.replace('-', '_')}", PRIVATE, f"Probability of bone age {name} years"),
+            sr.CodedConcept(f"P_{name.replace('-', '_')}", PRIVATE, say("dicom.group", group=name)),
             round(probability, 4),
             codes.UCUM.NoUnits,
         )

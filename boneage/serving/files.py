@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -36,10 +37,11 @@ def predict_files(files: list[str | Path], male: bool | None, model: str | None 
     """
     predictor, answers = Predictor(model), {}
     for file in files:
+        name = os.fsencode(file).decode(errors="backslashreplace")  # not every name can be written
         try:
-            answers[str(file)] = predictor(read_bytes(file), male, maps=maps)
+            answers[name] = predictor(read_bytes(file), male, maps=maps)
         except BoneageError as error:
-            answers[str(file)] = error
+            answers[name] = error
     return answers
 
 

@@ -16,9 +16,9 @@ from boneage.data.frame import to_square, whole_frame
 from boneage.data.frames import FRAMES
 from boneage.errors import BoneageError
 from boneage.explain.maps import enlarge, normalise, to_original
-from boneage.labels import GROUPS, MONTHS_PER_YEAR
+from boneage.labels import GROUPS
 from boneage.serving import door
-from boneage.serving.answer import Answer, ImageFacts, Refused, Warning, sex_name, words
+from boneage.serving.answer import Answer, ImageFacts, Refused, Warning, outside_ages, sex_name, words
 from boneage.serving.gate import Gate
 from boneage.serving.interval import interval
 from boneage.serving.runtime import Runtime
@@ -28,7 +28,6 @@ from boneage.texts import say
 SHOWN = 1024  # pixels: the longer side of maps and picture, at most
 ENLARGED = 1.25  # a radiograph that the model sees enlarged by more has too few pixels
 CONVINCING = 0.6  # share of the gate's threshold below which a second look has to stay
-MAX_AGE = 19  # years: the last plates of Greulich and Pyle's atlas
 SETTINGS = "serving.json"  # in the run folder; see boneage.serving.calibrate
 
 
@@ -115,7 +114,7 @@ class Predictor:
         grey, facts = door.enter(data)
         male, warnings = _sex(male, facts.dicom)
         look = self.look(grey, male)
-        if look.strangeness > 1:
+        if not look.strangeness <= 1:  # true for NaN too
             raise Refused("not_a_hand", say("refusals.not_a_hand"))
         facts = replace(facts, window=look.window, inverted=look.inverted, hand=told_hand(look))
         return self._answer(look, facts, male, warnings + self._warnings(look, facts), maps)
@@ -174,14 +173,7 @@ class Predictor:
         scale = np.sqrt(abs(np.linalg.det(look.matrix[:, :2]))) * self.runtime.size / self._square
         if scale > ENLARGED:
             found.append(Warning("low_resolution", say("warnings.low_resolution", times=f"{scale:.1f}")))
-        age = facts.dicom and facts.dicom["age_months"]
-        if age is not None and not 0 <= age <= MAX_AGE * MONTHS_PER_YEAR:
-            if age > 0:
-                text = say("warnings.outside_ages", years=f"{age / MONTHS_PER_YEAR:.1f}", most=MAX_AGE)
-            else:
-                text = say("warnings.born_later", most=MAX_AGE)
-            found.append(Warning("outside_ages", text))
-        return found
+        return found + outside_ages(facts.dicom and facts.dicom["age_months"])
 
     def _two_hands(self, look: Look) -> bool:
         """Whether each half of a picture passes for a hand of its own."""

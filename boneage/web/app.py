@@ -9,6 +9,7 @@ from werkzeug.exceptions import SecurityError
 
 from boneage import __version__
 from boneage.labels import MAX_MONTHS, years_and_months
+from boneage.serving.answer import in_months
 from boneage.texts import LANGUAGE, catalogue
 from boneage.web import guard
 from boneage.web.api import api
@@ -49,7 +50,7 @@ def create_app(predictor, settings: Settings | None = None) -> Flask:
     app.jinja_env.globals.update(
         t=catalogue(), language=LANGUAGE, version=__version__, keeps=settings.keep is not None, uid=numbers.__next__
     )
-    app.jinja_env.filters.update(age=_age, place=_place, signed=_signed)
+    app.jinja_env.filters.update(age=_age, months=in_months, place=_place, signed=_signed)
     app.config.update(
         SECRET_KEY=settings.secret,
         SESSION_COOKIE_NAME="boneage",

@@ -4,14 +4,14 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from flask import Request, current_app, json
 
 from boneage.errors import BoneageError
 from boneage.paths import atomic
-from boneage.serving.answer import Answer, ImageFacts
+from boneage.serving.answer import Answer, ImageFacts, outside_ages
 from boneage.serving.door import kind_of
 from boneage.texts import say
 from boneage.web.growth import Growth, growth
@@ -60,8 +60,12 @@ class Assessor:
         """
         with self.turns.take():
             answer = self.predictor(data, male, maps=maps)
-        known = chronological_months is not None
-        assessment = Assessment(answer, growth(answer.months, chronological_months, answer.male) if known else None)
+        against = None
+        if chronological_months is not None:  # which counts for more than an age in the file
+            others = tuple(warning for warning in answer.warnings if warning.code != "outside_ages")
+            answer = replace(answer, warnings=(*others, *outside_ages(chronological_months)))
+            against = growth(answer.months, chronological_months, answer.male)
+        assessment = Assessment(answer, against)
         if self.keep:
             self._keep(data, assessment)
         return assessment

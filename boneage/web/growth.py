@@ -18,7 +18,7 @@ from boneage.errors import BoneageError
 from boneage.labels import MAX_MONTHS, MONTHS_PER_YEAR, SEX_NAMES
 from boneage.texts import say
 
-SOURCE = "Greulich & Pyle 1959, children of the Brush Foundation study"
+SOURCE = say("result.sd_source")
 DAYS_PER_MONTH = 365.2425 / MONTHS_PER_YEAR
 
 
@@ -89,7 +89,7 @@ def checked_age(months: float) -> float:
     """
     if not 0 <= months <= MAX_MONTHS:  # false for NaN too
         years = MAX_MONTHS // MONTHS_PER_YEAR
-        raise BoneageError(say("errors.age", most=MAX_MONTHS, years=years, months=f"{months:.0f}"))
+        raise BoneageError(say("errors.age", most=MAX_MONTHS, years=years, months=f"{months:.6g}"))
     return months
 
 

@@ -5,7 +5,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address, ip_network
 
 from boneage.errors import BoneageError
 from boneage.texts import say
@@ -63,8 +64,16 @@ class Turns:
         return Later(say("errors.busy"), 503, self._inside * self._seconds / self.workers)
 
 
+def _neighbours(address: str) -> str:
+    """An IPv6 address without its second half, which whoever has one may choose; any other as it is."""
+    with suppress(ValueError):
+        if ip_address(address).version == 6:
+            return str(ip_network((address, 64), strict=False))
+    return address
+
+
 class Rate:
-    """A token bucket for each address: bursts of `burst`, `per_minute` in the long run."""
+    """A token bucket for each address, or IPv6 network of 64 bits: bursts of `burst`, `per_minute` in the long run."""
 
     def __init__(self, per_minute: float, burst: int, clock: Callable[[], float] = time.monotonic):
         self.per_second, self.burst, self.clock = per_minute / 60, burst, clock
@@ -79,6 +88,7 @@ class Rate:
         Later
             429: none left.
         """
+        address = _neighbours(address)
         with self._lock:
             now = self.clock()
             tokens, then = self._buckets.pop(address, (self.burst, now))

@@ -10,7 +10,7 @@ from flask import Response, json
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from boneage.errors import BoneageError
-from boneage.texts import catalogue
+from boneage.texts import catalogue, say
 from boneage.web.limits import Later
 
 log = logging.getLogger("boneage.web")
@@ -55,14 +55,20 @@ class Problem:
             headers["WWW-Authenticate"] = 'Bearer realm="boneage"'
         if isinstance(error, MethodNotAllowed):
             headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
-        return cls(status, _slug(phrase), catalogue()["errors"].get(str(status), phrase), headers)
+        return cls(status, cls.code_of(status, phrase), cls.text(status, phrase), headers)
+
+    @staticmethod
+    def code_of(status: int, phrase: str) -> str:
+        """The code of a status that no refusal of ours stands behind."""
+        return "too_large" if status == 413 else phrase.lower().replace(" ", "_")
+
+    @staticmethod
+    def text(status: int, phrase: str) -> str:
+        """The catalogue's sentence for a status."""
+        return catalogue()["errors"].get(str(status)) or say("errors.other", status=status, phrase=phrase)
 
     def response(self) -> Response:
         """As `application/problem+json`."""
         title = HTTPStatus(self.status).phrase
         told = {"type": "about:blank", "title": title, "status": self.status, "code": self.code, "detail": self.detail}
         return Response(json.dumps(told), self.status, self.headers, mimetype="application/problem+json")
-
-
-def _slug(phrase: str) -> str:
-    return phrase.lower().replace(" ", "_")

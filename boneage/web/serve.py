@@ -12,6 +12,7 @@ from waitress.task import ErrorTask
 from waitress.utilities import Error
 
 from boneage.errors import BoneageError
+from boneage.texts import say
 from boneage.web.app import FORM_BYTES, create_app
 from boneage.web.problems import Problem
 from boneage.web.settings import Settings
@@ -19,7 +20,6 @@ from boneage.web.settings import Settings
 SPARE_THREADS = 8  # beside those that wait for the model: for the page, its style and honest refusals
 UPLOADS = 512_000_000  # bytes of all requests that are being received or answered, together
 WAIT = 5  # seconds after which to come back, when they are more
-CODES = {413: "too_large", 503: "busy"}  # where the application's own word is not the status' phrase
 
 
 class _Busy(Error):
@@ -35,7 +35,7 @@ class _Request(HTTPRequestParser):
         consumed = super().received(data)
         self._alive.add(self)
         if not self.error and sum(request.body_bytes_received for request in list(self._alive)) > UPLOADS:
-            self.error, self.completed = _Busy("the server is receiving as much as it can hold"), True
+            self.error, self.completed = _Busy("uploads"), True
         return consumed
 
 
@@ -44,9 +44,10 @@ class _ProblemTask(ErrorTask):
 
     def execute(self):
         fault = self.request.error
-        code = CODES.get(fault.code) or fault.reason.lower().replace(" ", "_")
+        code = "busy" if fault.code == 503 else Problem.code_of(fault.code, fault.reason)
         later = {"Retry-After": str(WAIT)} if fault.code == 503 else {}
-        response = Problem(fault.code, code, f"{fault.reason}: {fault.body}", later).response()
+        text = say("errors.busy") if fault.code == 503 else Problem.text(fault.code, fault.reason)
+        response = Problem(fault.code, code, text, later).response()
         fault.to_response = lambda ident=None: (response.status, list(response.headers), response.data)
         super().execute()
 

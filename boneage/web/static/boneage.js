@@ -44,7 +44,11 @@ async function ask(address, form, place, text) {
       const response = await fetch(address, { method: "POST", body: form, headers: { "X-CSRF-Token": said.csrf } });
       const wait = Number(response.headers.get("Retry-After"));
       if (!wait || attempt === RETRIES) {
-        place.innerHTML = await response.text();
+        if (response.headers.get("Content-Type").includes("json")) { // refused before the page's server saw it
+          place.replaceChildren(problem((await response.json()).detail));
+        } else {
+          place.innerHTML = await response.text();
+        }
         return response.ok;
       }
       busy(card, said.waiting);
@@ -90,7 +94,8 @@ async function assess(form) {
   card.querySelector(".ask").hidden = true;
   show(card);
   card.querySelector("h2").focus();
-  announce(said.done.replace("{name}", nameOf(card)).replace("{age}", card.querySelector(".big").textContent));
+  const told = { "{name}": nameOf(card), "{age}": card.querySelector(".big").textContent };
+  announce(said.done.replace(/\{name\}|\{age\}/g, (key) => told[key]));
 }
 
 // The heat map that is chosen, as strong as the slider says.
