@@ -178,6 +178,25 @@ def test_too_large_a_file_is_not_even_sent(browser):
         page.close()
 
 
+def test_what_the_server_library_refuses_is_told_in_words(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    told = json.dumps({"status": 413, "detail": "<b>too large</b>"})
+    page.route(
+        "**/inspect", lambda route: route.fulfill(status=413, content_type="application/problem+json", body=told)
+    )
+    page.set_input_files("#files", {"name": "hand.png", "mimeType": "image/png", "buffer": png()})
+    expect(page.get_by_role("alert")).to_have_text("<b>too large</b>")
+    page.close()
+
+
+def test_names_of_files_are_announced_as_they_are(page):
+    choose(page, ("$& {age}.png", png()))
+    page.get_by_role("radio", name="Male", exact=True).check()
+    page.get_by_role("button", name="Estimate bone age").click()
+    expect(page.locator("#status")).to_have_text("$& {age}.png: bone age 8 years 4 months")
+
+
 def test_a_busy_server_is_asked_again(browser):
     with served(FakePredictor(), per_minute=60, burst=1) as address:  # the form takes the only token
         page = browser.new_page()

@@ -1,7 +1,9 @@
 """Every sentence that a user of an answer reads, from one catalogue a language: `en.toml`.
 
-Web page, HTTP API, `boneage predict` and DICOM node take theirs from it, refusals and warnings included. What only
-those read who train, evaluate or export (the command line's errors, figures, reports) is not in it.
+Web page, HTTP API, `boneage predict` and DICOM node take theirs from it, refusals and warnings included. Not in it is
+what only those read who train, evaluate, export or run a server (errors of the command line, figures, reports, logs);
+what a standard words itself (meanings of DICOM codes, titles of HTTP statuses); and a library's reason, quoted in
+parentheses behind ours.
 """
 
 import tomllib
