@@ -197,7 +197,7 @@ def _decode_dicom(data: bytes) -> np.ndarray:
             raise BoneageError(say("image.dicom_shape", found=" x ".join(map(str, pixels.shape))))
         if kind == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dicom)
-        grey = _windowed(pixels, dicom) if pixels.ndim == 2 else _to_uint16(np.stack([r @ LUMINANCE for r in pixels]))
+        grey = _windowed(pixels, dicom) if pixels.ndim == 2 else _to_uint16(_luminance(pixels))
     except BoneageError:
         raise
     except Exception as error:  # pydicom and its decoders raise many kinds; each means the same to us
@@ -227,6 +227,14 @@ def _dicom_pixels(dicom, data: bytes) -> np.ndarray:
         why = done.stdout.decode(errors="replace").strip() if done.returncode == 1 else ""
         raise BoneageError(say("image.dicom", why=why) if why else say("image.dicom_decoder"))
     return np.load(io.BytesIO(done.stdout), allow_pickle=False)
+
+
+def _luminance(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) float32 of (H, W, 3), a row at a time: of a large picture each copy counts."""
+    grey = np.empty(pixels.shape[:2], np.float32)
+    for row, colours in zip(grey, pixels, strict=True):
+        row[:] = colours @ LUMINANCE
+    return grey
 
 
 def _windowed(pixels: np.ndarray, dicom) -> np.ndarray:
