@@ -17,9 +17,7 @@ def main() -> None:
     _limit_memory()
     try:
         dicom = pydicom.dcmread(io.BytesIO(sys.stdin.buffer.read()))
-        dicom.pixel_array_options(
-            index=0
-        )  # all others, which the file may hold without saying so, cost time and memory
+        dicom.pixel_array_options(index=0)  # not the others that a file may hold without saying so
         pixels = dicom.pixel_array
     except Exception as error:  # pydicom and its decoders raise many kinds
         print(f"{type(error).__name__}: {' '.join(str(error).split())}")

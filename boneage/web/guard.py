@@ -41,9 +41,8 @@ def install(app: Flask, settings: Settings) -> None:
         if settings.token and request.endpoint not in OPEN and not _has_token(settings.token):
             if request.method == "GET" and request.endpoint == "pages.index":
                 return redirect(url_for("pages.login"), 303)
-            current_app.extensions["boneage"].rate.take(
-                request.remote_addr or ""
-            )  # guesses are no faster than questions
+            # Guesses are no faster than questions.
+            current_app.extensions["boneage"].rate.take(request.remote_addr or "")
             abort(401)
         if request.method == "POST" and request.blueprint == "pages":
             given = request.headers.get("X-CSRF-Token") or request.form.get(CSRF, "")
